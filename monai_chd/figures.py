@@ -1,0 +1,177 @@
+"""Pictures of an evaluation and of a training, as PNG files.
+
+Draws what it is given: figures and intervals come from `metrics`. No pyplot, hence no global state and no display.
+"""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+from monai_chd.files import replacing
+from monai_chd.labels import CLASSES
+
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+"""Okabe and Ito's colours, told apart with any colour vision; line styles differ as well, for print in grey."""
+
+SELECTION_NOTE = "validation, used to choose the model: not a test result"
+
+
+def confusion_matrix_figure(matrix: ArrayLike, path: str | os.PathLike[str], *, title: str = "") -> Path:
+    """Draw a confusion matrix: counts and shares of the true class in the cells, the shares as colour.
+
+    Args:
+        matrix: counts, shape (K, K), rows true, columns predicted, in the order of `labels.CLASSES`.
+        path: the PNG to write.
+        title: what was evaluated; the number of cases is added.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ValueError: another shape, counts that are none, or no case.
+    """
+    counts = np.asarray(matrix)
+    size = len(CLASSES)
+    if counts.shape != (size, size) or counts.dtype.kind not in "iu" or (counts < 0).any() or not counts.any():
+        raise ValueError(f"expected counts of shape {(size, size)}, at least one case, came {counts.tolist()}")
+    support = counts.sum(axis=1)
+    shares = 100 * counts / np.maximum(support, 1)[:, None]  # percent of the row; a row without cases stays at 0
+    figure = Figure(figsize=(6.4, 5.4), layout="constrained")
+    axes = figure.add_subplot()
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    bar = figure.colorbar(picture, ax=axes, shrink=0.82, label="share of the true class (%)")
+    bar.outline.set_visible(False)
+    _label_classes(axes, support)
+    for i, j in np.ndindex(size, size):
+        share = f"{shares[i, j]:.0f} %" if support[i] else "no case"
+        colour = _text_colour(shares[i, j] / 100)
+        axes.text(j, i - 0.08, f"{counts[i, j]}", ha="center", va="center", color=colour, size=17, weight="bold")
+        axes.text(j, i + 0.2, share, ha="center", va="center", color=colour, size=10)
+    _set_title(figure, title or "Confusion matrix", f"n = {counts.sum()} cases")
+    return _save(figure, Path(path))
+
+
+def learning_curves_figure(history: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> Path:
+    """Draw losses, and macro-F1 and accuracy on the validation cases, by epoch, and mark the best epoch.
+
+    The best is the first epoch with the highest `val_macro_f1`; without any, the one with the lowest `val_loss`.
+
+    Args:
+        history: one mapping an epoch with `epoch` and any of `train_loss`, `val_loss`, `val_macro_f1`, `val_accuracy`.
+            A value may be missing, None or not finite; nothing is drawn for it.
+        path: the PNG to write.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ValueError: no epoch, or an entry without `epoch`.
+    """
+    bad = [i for i, entry in enumerate(history) if not np.isfinite(_value(entry, "epoch"))]
+    if bad or not len(history):
+        raise ValueError(f"expected entries with an epoch, came {f'none in history{bad}' if bad else 'no entry'}")
+    figure = Figure(figsize=(9.6, 4.8), layout="constrained")
+    loss, score = figure.subplots(1, 2, sharex=True)
+    _draw_curve(loss, history, "train_loss", "training", ORANGE, "--")
+    _draw_curve(loss, history, "val_loss", "validation", BLUE, "-")
+    _draw_curve(score, history, "val_macro_f1", "macro-F1", BLUE, "-")
+    _draw_curve(score, history, "val_accuracy", "accuracy", GREEN, "--")
+    loss.set(title="Loss", ylabel="loss", ylim=(0, 1.05 * loss.get_ylim()[1]))
+    score.set(title="Macro-F1 and accuracy (validation)", ylabel="score", ylim=(-0.02, 1.02))
+    best = best_epoch(history)
+    for axes in (loss, score):
+        if best:
+            axes.axvline(best[0], color="#555555", linestyle=":", linewidth=1.4, label=f"best epoch {best[0]:g}")
+        _finish_curves(axes)
+    reason = f"; best epoch: {best[1]}" if best else ""
+    _set_title(figure, "Learning curves", SELECTION_NOTE + reason)
+    return _save(figure, Path(path))
+
+
+def best_epoch(history: Sequence[Mapping[str, Any]]) -> tuple[float, str] | None:
+    """Find the epoch to mark and the reason; None when no epoch was validated."""
+    for name, sign, reason in (
+        ("val_macro_f1", 1, "highest validation macro-F1"),
+        ("val_loss", -1, "lowest validation loss"),
+    ):
+        values = np.array([sign * _value(entry, name) for entry in history])
+        if np.isfinite(values).any():
+            best = int(np.argmax(np.where(np.isfinite(values), values, -np.inf)))
+            return _value(history[best], "epoch"), reason
+    return None
+
+
+def _label_classes(axes: Axes, support: NDArray[np.int64]) -> None:
+    ticks = np.arange(len(CLASSES))
+    axes.set_xticks(ticks, CLASSES)
+    axes.set_yticks(ticks, [f"{name}\nn = {n}" for name, n in zip(CLASSES, support, strict=True)])
+    axes.set_xlabel("predicted", labelpad=8)
+    axes.set_ylabel("true", labelpad=8)
+    axes.tick_params(length=0)
+    # White lines part the cells, so that two pale neighbours do not run together.
+    axes.set_xticks(ticks[1:] - 0.5, minor=True)
+    axes.set_yticks(ticks[1:] - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=3)
+    axes.tick_params(which="minor", length=0)
+    axes.spines[:].set_color("#BBBBBB")
+
+
+def _text_colour(share: float) -> str:
+    """Choose black or white by the larger contrast on the cell's colour (WCAG relative luminance)."""
+    rgb = np.array(colormaps["Blues"](share)[:3])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    luminance = float(linear @ [0.2126, 0.7152, 0.0722])
+    return "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "black"
+
+
+def _draw_curve(
+    axes: Axes, history: Sequence[Mapping[str, Any]], name: str, label: str, colour: str, line: str
+) -> None:
+    """Draw the finite values of one entry, joined across epochs that were not validated."""
+    points = np.array([(_value(entry, "epoch"), _value(entry, name)) for entry in history])
+    points = points[np.isfinite(points[:, 1])]
+    if len(points):
+        # Single points would be invisible as a line.
+        marker = "o" if len(points) <= 40 else ""
+        axes.plot(*points.T, color=colour, linestyle=line, marker=marker, markersize=3.5, linewidth=1.8, label=label)
+
+
+def _finish_curves(axes: Axes) -> None:
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(color="#E5E5E5", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_legend_handles_labels()[0]:
+        # Below the panel, where it hides no curve.
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False, fontsize=9)
+    else:
+        axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", va="center", color="#555555")
+
+
+def _value(entry: Mapping[str, Any], name: str) -> float:
+    """Read a number of an epoch, NaN where there is none."""
+    value = entry.get(name)
+    return np.nan if value is None else float(value)
+
+
+def _set_title(figure: Figure, title: str, second: str) -> None:
+    # A file name may hold a dollar sign, which would start mathematics.
+    figure.suptitle("\n".join([*textwrap.wrap(title, 60), second]), size=12, parse_math=False)
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150, facecolor="white", bbox_inches="tight", pad_inches=0.15)
+    return path

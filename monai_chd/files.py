@@ -1,0 +1,46 @@
+"""Writes files so that nobody ever finds half of one: to a temporary name in the same folder, then renamed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path to write to; it takes the place of `path` when the block ends well, and vanishes when not.
+
+    The temporary name keeps the suffix, for writers that choose a format by it.
+
+    Raises:
+        ValueError: the folder cannot be made or written to.
+    """
+    path = Path(path)
+    writable_folder(path.parent)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def writable_folder(folder: str | Path) -> Path:
+    """Make a folder if need be, and prove that it can be written to.
+
+    Raises:
+        ValueError: it cannot; the message says what stands in the way.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{os.getpid()}-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"{folder}: cannot write there ({error.strerror or error}); choose another output folder"
+        ) from error
+    return folder

@@ -1,0 +1,333 @@
+"""Ignite handlers for what MONAI's do not do: checkpoints that survive a stop, learning curves, a cost estimate, predictions."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import random
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor
+
+from monai_chd.figures import confusion_matrix_figure, learning_curves_figure
+from monai_chd.files import replacing, writable_folder
+from monai_chd.metrics import evaluate
+from monai_chd.predictions import metrics_table, read_predictions, scored_cases, write_metrics, write_predictions
+from monai_chd.settings import LAST, MODEL, write_settings
+
+logger = logging.getLogger(__name__)
+
+LONG_TRAINING = 2 * 3600.0
+"""Seconds from which a training is called long and cheaper settings are named."""
+
+
+def probability_loss(probabilities: Tensor, label: Tensor) -> Tensor:
+    """Mean negative log of the true class's probability, unweighted; (B, K) and (B,)."""
+    return torch.nn.functional.nll_loss(probabilities.clamp_min(1e-12).log(), label)
+
+
+def new_output(output_dir: str | Path, resume: bool = False) -> None:
+    """Refuse an output folder that cannot be written to or already holds a model, unless training goes on from it.
+
+    Raises:
+        ValueError: not writable, or a model is there and `resume` is off.
+        FileNotFoundError: `resume` is on and there is nothing to go on from.
+    """
+    folder = writable_folder(output_dir) / "models"
+    if resume and not (folder / LAST).is_file():
+        raise FileNotFoundError(f"{folder / LAST}: nothing to resume from; train without --resume first")
+    if not resume and (folder / LAST).is_file():
+        raise ValueError(
+            f"{folder} already holds a model; choose another --output_dir, or go on with it with --resume true"
+        )
+
+
+def _rng_state() -> dict[str, Any]:
+    """States of Python's, NumPy's and PyTorch's generators, as tensors and numbers only."""
+    version, numbers, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": [version, torch.tensor(numbers, dtype=torch.int64), gauss],
+        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def _restore_rng(state: Mapping[str, Any]) -> None:
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers.tolist()), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([generator.cpu() for generator in state["cuda"]])
+
+
+def _bare(network: torch.nn.Module) -> torch.nn.Module:
+    """The network without DistributedDataParallel around it."""
+    return network.module if isinstance(network, torch.nn.parallel.DistributedDataParallel) else network
+
+
+class LearningCurves:
+    """Keeps one row of figures an epoch and writes `learning_curves.csv` and `.png` after each.
+
+    Put it behind the ValidationHandler, so that the epoch's validation has run.
+
+    Args:
+        output_dir: folder of the two files.
+        evaluator: engine whose metrics are the validation's.
+    """
+
+    def __init__(self, output_dir: str | Path, evaluator: Engine) -> None:
+        self.output_dir = Path(output_dir)
+        self.evaluator = evaluator
+        self.history: list[dict[str, float]] = []
+        self._losses: list[float] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to a trainer."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._losses.clear)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
+
+    def _collect(self, engine: Engine) -> None:
+        self._losses.append(float(engine.state.output[0]["loss"]))  # type: ignore[index]
+
+    def _write(self, engine: Engine) -> None:
+        row: dict[str, float] = {"epoch": engine.state.epoch, "train_loss": float(np.mean(self._losses))}
+        if self.evaluator.state.epoch == engine.state.epoch:  # not left standing from an earlier epoch
+            row |= {name: float(value) for name, value in self.evaluator.state.metrics.items()}
+        self.history.append(row)
+        if engine.state.rank:  # type: ignore[attr-defined]
+            return
+        columns = list(dict.fromkeys(name for entry in self.history for name in entry))
+        with replacing(self.output_dir / "learning_curves.csv") as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(self.history)
+        learning_curves_figure(self.history, self.output_dir / "learning_curves.png")
+
+
+class Checkpoints:
+    """Saves the best model and everything needed to go on, after each epoch; restores the latter when training starts.
+
+    `models/model.pt` is the bare state dict of the network with the best validation metric so far, tensors only.
+    `models/last.pt` holds network, optimizer, learning rate schedule, epoch, best metric, curves and random states: a training
+    that was stopped and resumed gives the same weights as one that ran through. MONAI's CheckpointSaver does not keep the
+    random states or the best metric, and does not write under a temporary name.
+
+    Put it behind LearningCurves and the LrScheduleHandler. With several processes all restore and the first one saves.
+
+    Args:
+        output_dir: the run's output folder; files go to `models/` in it.
+        parts: {"network": …, "optimizer": …, "lr_scheduler": …}, all with state dicts.
+        evaluator: engine whose key metric says which model is best.
+        curves: the run's learning curves.
+        settings: what the network and its input depend on, see `settings.write_settings`.
+        cases: all cases of training and validation.
+        resume: go on from `last.pt`.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        parts: Mapping[str, Any],
+        evaluator: Engine,
+        curves: LearningCurves,
+        *,
+        settings: Mapping[str, Any],
+        cases: Sequence[Mapping[str, Any]],
+        resume: bool = False,
+    ) -> None:
+        self.folder = Path(output_dir, "models")
+        self.parts = dict(parts)
+        self.evaluator = evaluator
+        self.curves = curves
+        self.settings = settings
+        self.cases = cases
+        self.resume = resume
+        self.best: float | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to a trainer."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
+
+    def _start(self, engine: Engine) -> None:
+        if engine.state.rank == 0:  # type: ignore[attr-defined]
+            write_settings(self.folder, self.settings, self.cases)
+        if not self.resume:
+            return
+        saved = torch.load(self.folder / LAST, map_location="cpu", weights_only=True)
+        if saved["epoch"] >= (engine.state.max_epochs or 0):
+            raise ValueError(
+                f"{self.folder / LAST}: already trained for {saved['epoch']} epochs; ask for more with --max_epochs N"
+            )
+        for name, part in self.parts.items():
+            (_bare(part) if name == "network" else part).load_state_dict(saved[name])
+        engine.state.epoch = saved["epoch"]
+        engine.state.iteration = saved["epoch"] * (engine.state.epoch_length or 0)
+        self.best = saved["best"]
+        self.curves.history = saved["history"]
+        _restore_rng(saved["rng"])
+        logger.info(f"resumed after epoch {saved['epoch']} from {self.folder / LAST}")
+
+    def _save(self, engine: Engine) -> None:
+        if engine.state.rank:  # type: ignore[attr-defined]
+            return
+        network = _bare(self.parts["network"]).state_dict()
+        score = self.evaluator.state.metrics.get(self.evaluator.state.key_metric_name)  # type: ignore[attr-defined]
+        validated = self.evaluator.state.epoch == engine.state.epoch and score is not None
+        if validated and (self.best is None or score > self.best):
+            self.best = float(score)  # type: ignore[arg-type]
+            with replacing(self.folder / MODEL) as temporary:
+                torch.save(network, temporary)
+        content = {name: part.state_dict() for name, part in self.parts.items() if name != "network"}
+        content |= {
+            "network": network,
+            "epoch": engine.state.epoch,
+            "best": self.best,
+            "history": self.curves.history,
+            "rng": _rng_state(),
+        }
+        with replacing(self.folder / LAST) as temporary:
+            torch.save(content, temporary)
+
+
+class CostEstimate:
+    """After three steps of a training, says how long all of it will take and how much memory it uses.
+
+    Over two hours it names settings that cost less. The first step is left out of the mean: it pays for warming up.
+
+    Args:
+        validation_cases: cases of one validation; one is counted as a third of a training step (forward only).
+        validation_interval: epochs from one validation to the next.
+    """
+
+    STEPS = 3
+
+    def __init__(self, validation_cases: int, validation_interval: int = 1) -> None:
+        self.validation_cases = validation_cases
+        self.validation_interval = validation_interval
+        self._marks: list[float] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to a trainer."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
+
+    def _step(self, engine: Engine) -> None:
+        if len(self._marks) >= self.STEPS:
+            return
+        self._marks.append(time.monotonic())
+        if len(self._marks) == self.STEPS:
+            step = (self._marks[-1] - self._marks[0]) / (self.STEPS - 1)
+            batch = len(engine.state.batch)  # type: ignore[arg-type]
+            epochs = (engine.state.max_epochs or 1) - engine.state.epoch + 1
+            per_epoch = (engine.state.epoch_length or 1) * step
+            per_epoch += self.validation_cases / batch * step / 3 / self.validation_interval
+            print(self.report(epochs * per_epoch, step, batch), flush=True)
+
+    def report(self, seconds: float, step: float, batch: int) -> str:
+        """The lines printed: total time, time a case, peak memory, and cheaper settings for a long training."""
+        hours = f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
+        text = f"estimated: about {hours} in all ({step / batch:.2f} s a case), peak memory so far {_peak_memory()}"
+        if seconds <= LONG_TRAINING:
+            return text
+        return (
+            f"{text}\nThis is long. Cheaper: --frame_size 224 (about a fifth of the work of 512), --sequence_length 100 (half), "
+            f"--encoder efficientnet_lite0 --frame_size 224 (pretrained and frozen: no backward pass), fewer --max_epochs, "
+            f"or a GPU."
+        )
+
+
+def _peak_memory() -> str:
+    if torch.cuda.is_available():
+        return f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB on the GPU"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return f"{peak / (2**30 if sys.platform == 'darwin' else 2**20):.1f} GiB"
+
+
+class Predictions:
+    """Collects the prediction of every case and writes the tables, and where labels are known the evaluation.
+
+    Args:
+        folder: where `predictions.csv` goes, and with labels `metrics.json`, `metrics.csv`, `confusion_matrix.png`.
+        dataset_dir: image paths are written relative to it.
+        context: what else `metrics.json` should say (seed, checkpoint, fold, …).
+        score: compute metrics; False for inference.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        dataset_dir: str | Path,
+        *,
+        context: Mapping[str, Any] | None = None,
+        score: bool = False,
+    ) -> None:
+        self.folder = Path(folder)
+        self.dataset_dir = Path(dataset_dir)
+        self.context = dict(context or {})
+        self.score = score
+        self.rows: list[dict[str, Any]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to an evaluator."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _start(self) -> None:
+        writable_folder(self.folder)
+        self.rows.clear()
+
+    def _name(self, image: str) -> str:
+        path, folder = Path(image), self.dataset_dir.resolve()
+        return path.relative_to(folder).as_posix() if path.is_relative_to(folder) and path != folder else path.name
+
+    def _collect(self, engine: Engine) -> None:
+        for case, output in zip(engine.state.batch, engine.state.output, strict=True):  # type: ignore[arg-type]
+            reason = str(case.get("reason", ""))
+            label = case.get("label")
+            self.rows.append(
+                {
+                    "image": self._name(case["image"].meta["filename_or_obj"]),
+                    "patient": str(case.get("patient", "")),
+                    "label": None if label is None else int(label),
+                    "probabilities": None if reason else output["pred"].cpu().double().numpy(),
+                    "reason": reason,
+                }
+            )
+
+    def _write(self) -> None:
+        path = write_predictions(self.rows, self.folder / "predictions.csv")
+        print(f"predictions of {len(self.rows)} cases: {path}")
+        if not self.score:
+            return
+        # from the file, so that the metrics are those of the table that people see
+        labels, probabilities, patients = scored_cases(read_predictions(path))
+        result = evaluate(labels, probabilities, patients=patients)
+        write_metrics(result, self.folder, context=self.context)
+        confusion_matrix_figure(result["confusion_matrix"], self.folder / "confusion_matrix.png")
+        print(metrics_table(result))
+        print(f"metrics and confusion matrix: {self.folder}")
+
+    def check(self) -> None:
+        """Fail when a file could not be read, after all others have been predicted.
+
+        Raises:
+            ValueError: names the files and what is wrong with each.
+        """
+        unread = [row["reason"] for row in self.rows if row["reason"]]
+        if unread:
+            listed = "\n  ".join(unread)
+            raise ValueError(f"{len(unread)} of {len(self.rows)} files could not be read:\n  {listed}")

@@ -1,0 +1,461 @@
+"""The CNN-LSTM over the frames of a case, the frame encoders it takes, and the stand-in for 3D networks.
+
+Owns how padding is kept out of every result. Owns no large architecture: those are MONAI's, or `efficientnet`'s.
+"""
+
+from collections.abc import Callable
+from typing import Final, Self, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.jit import is_scripting, is_tracing  # type: ignore[attr-defined]  # public, but not in torch's __all__
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from monai_chd.efficientnet import EfficientNetLite0
+from monai_chd.labels import CLASSES
+
+NORMS = ("group", "frozen")
+POOLINGS = ("last", "mean", "max", "attention")
+
+
+class CNNLSTM(nn.Module):
+    """Classify a case from its sequence of frames: a frame encoder, an LSTM over the frames, a pooling, a linear layer.
+
+    Padding never changes a logit: it is not encoded, both directions of the LSTM read it after the real frames, and the
+    pooling leaves it out.
+
+    An *encoder* is a module with an integer attribute `feature_size` (F) whose forward maps frames (B, C, T, H, W),
+    float in [0, 1] or uint8 in 0..255, and num_frames (B,) to features (B, T, F), zero in the rows of padding.
+    `FrameEncoder` makes one of any 2D network.
+
+    Args:
+        encoder: a name out of `ENCODERS`, or an encoder.
+        num_classes: number of logits, K.
+        hidden_size: size of the LSTM's state, in each direction.
+        num_layers: LSTM layers.
+        bidirectional: read the frames from both ends.
+        pooling: what stands for the sequence: "last" (the state after the last real frame; of the reverse direction,
+            after the first one), "mean" or "max" over the real frames, or "attention" (a mean with learned weights).
+        dropout: probability between LSTM layers, in training.
+
+    Raises:
+        ValueError: an unknown encoder or pooling, a module that is no encoder, no layer, or dropout with only one.
+    """
+
+    def __init__(
+        self,
+        encoder: str | nn.Module = "small_cnn",
+        *,
+        num_classes: int = len(CLASSES),
+        hidden_size: int = 128,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        pooling: str = "last",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.encoder = _encoder(encoder)
+        self.lstm = SequenceLSTM(
+            cast(int, self.encoder.feature_size),
+            hidden_size,
+            num_layers=num_layers,
+            bidirectional=bidirectional,
+            dropout=dropout,
+        )
+        self.pooling = SequencePooling(pooling, hidden_size, bidirectional=bidirectional)
+        self.classifier = nn.Linear(self.pooling.state_size, num_classes)
+
+    def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        """Score each case from its sequence of frames.
+
+        Args:
+            frames: windowed intensity, float in [0, 1] or uint8 in 0..255, shape (B, C, T, H, W), padding at the end
+                of T.
+            num_frames: real frames of each case, int64, shape (B,), 1..T. None: trailing all-zero frames are padding.
+
+        Returns:
+            Logits, shape (B, K), in the order of `labels.CLASSES`.
+
+        Raises:
+            ValueError: frames or num_frames of another shape or type; a case that claims more frames than T, or none.
+                (A scripted network raises torch.jit.Error with the same message.)
+        """
+        frames, num_frames = checked_input(frames, num_frames)
+        features = self.encoder(frames, num_frames)  # (B, T, F)
+        states = self.lstm(features, num_frames)  # (B, T, S)
+        logits: Tensor = self.classifier(self.pooling(states, num_frames))  # (B, K)
+        return logits
+
+
+class FrameEncoder(nn.Module):
+    """Turn a 2D network into a frame encoder that reads the real frames only, a few at a time.
+
+    In training the activations of a chunk are computed again in the backward pass instead of being kept, so that memory
+    grows with `chunk_size` and not with the length of the case. The result depends on neither chunks nor padding,
+    because no normalisation looks across frames (`norm`).
+
+    Args:
+        network: maps (N, C, H, W) to (N, F) or to a map (N, F, h, w), which is averaged over h and w. It is taken over:
+            `norm` and `trainable` change it in place.
+        in_channels: channels of a frame, C.
+        chunk_size: frames encoded at once.
+        norm: "group" replaces every BatchNorm by a GroupNorm with the same affine weights (for training from scratch);
+            "frozen" keeps BatchNorm with its statistics fixed (for pretrained weights).
+        trainable: False fixes the network: no gradients for its weights, evaluation mode always, and no graph, unless
+            the frames themselves ask for a gradient (saliency maps).
+
+    Raises:
+        ValueError: an unknown norm, a chunk size below 1, or a network with another kind of output.
+    """
+
+    feature_size: int
+    in_channels: int
+    chunk_size: int
+    trainable: bool
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        in_channels: int = 1,
+        chunk_size: int = 8,
+        norm: str = "group",
+        trainable: bool = True,
+    ) -> None:
+        super().__init__()
+        if chunk_size < 1:
+            raise ValueError(f"expected a chunk_size of at least 1 frame, came {chunk_size}")
+        self.network = _with_norm(network, norm)
+        self.norm = norm
+        self.in_channels = in_channels
+        self.chunk_size = chunk_size
+        self.trainable = trainable
+        if not trainable:
+            self.network.requires_grad_(False)
+        self.feature_size = _feature_size(self.network, in_channels)
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode, except for what is frozen."""
+        super().train(mode)
+        if not self.trainable:
+            self.network.eval()
+        elif self.norm == "frozen":
+            _freeze_batch_norm(self.network)
+        return self
+
+    def forward(self, frames: Tensor, num_frames: Tensor) -> Tensor:
+        """Describe each real frame.
+
+        Args:
+            frames: float in [0, 1] or uint8 in 0..255, shape (B, C, T, H, W).
+            num_frames: real frames of each case, int64, shape (B,), 1..T.
+
+        Returns:
+            Features, shape (B, T, F), zero in the rows of padding.
+
+        Raises:
+            ValueError: frames with another number of channels.
+        """
+        if frames.shape[1] != self.in_channels:
+            raise ValueError(f"expected frames of {self.in_channels} channels, came {frames.shape[1]}")
+        B, T = frames.shape[0], frames.shape[2]
+        real = frame_mask(num_frames, T)  # (B, T)
+        if not is_scripting() and _is_recording():
+            return self._encode_all(frames, real)
+        positions = torch.nonzero(real)  # (N, 2)
+        chunks: list[Tensor] = []
+        for start in range(0, positions.shape[0], self.chunk_size):
+            chunks.append(self._encode_chunk(frames, positions[start : start + self.chunk_size]))
+        features = torch.cat(chunks)  # (N, F)
+        padded = features.new_zeros((B, T, self.feature_size))
+        padded[positions[:, 0], positions[:, 1]] = features
+        return padded
+
+    def _encode_chunk(self, frames: Tensor, positions: Tensor) -> Tensor:
+        if not is_scripting() and self.training and self.trainable and torch.is_grad_enabled():
+            # The selection is inside, so that no float copy of a chunk outlives its forward pass.
+            features: Tensor = checkpoint(self._read, frames, positions, use_reentrant=False)
+            return features
+        return self._read(frames, positions)
+
+    def _read(self, frames: Tensor, positions: Tensor) -> Tensor:
+        chunk = frames[positions[:, 0], :, positions[:, 1]]  # (n, C, H, W)
+        return pooled(self.network(to_unit_range(chunk)))
+
+    def _encode_all(self, frames: Tensor, real: Tensor) -> Tensor:
+        """For a graph recorded once for every length (ONNX export): all frames are read, padding is zeroed after."""
+        B, T = real.shape
+        features = pooled(self.network(to_unit_range(frames.transpose(1, 2).flatten(0, 1))))  # (B * T, F)
+        return features.reshape(B, T, self.feature_size).masked_fill(~real.unsqueeze(2), 0.0)
+
+
+class SmallCNN(nn.Module):
+    """The encoder of the replaced pipeline: two convolutions, (N, 1, H, W) to (N, 1024), for H and W of 2 or more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 8, kernel_size=3, padding=1)
+        self.conv2 = nn.Conv2d(8, 16, kernel_size=3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 1, H, W) to (N, 1024)."""
+        x = F.max_pool2d(F.relu(self.conv1(images)), 2)  # (N, 8, H / 2, W / 2)
+        x = F.relu(self.conv2(x))
+        return F.adaptive_avg_pool2d(x, (8, 8)).flatten(1)
+
+
+class SequenceLSTM(nn.Module):
+    """LSTM layers over sequences of different length, with dropout between them.
+
+    torch's bidirectional LSTM starts its reverse direction in the padding. Here each direction is an LSTM of its own,
+    and the reverse one reads the real frames turned round. Packed sequences do the same, but do not export to ONNX.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if num_layers < 1:
+            raise ValueError(f"expected num_layers of at least 1, came {num_layers}")
+        if dropout > 0 and num_layers == 1:
+            raise ValueError(f"dropout acts between LSTM layers: expected num_layers of 2 or more, or dropout 0, "
+                             f"came num_layers 1 and dropout {dropout}")  # fmt: skip
+        state_size = hidden_size * (2 if bidirectional else 1)
+        sizes = [input_size] + [state_size] * (num_layers - 1)
+        self.layers = nn.ModuleList(_LSTMLayer(size, hidden_size, bidirectional) for size in sizes)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, features: Tensor, num_frames: Tensor) -> Tensor:
+        """Features (B, T, F) and num_frames (B,) to states (B, T, S), meaningless in the rows of padding."""
+        states = features
+        for index, layer in enumerate(self.layers):
+            if index > 0:
+                states = self.dropout(states)
+            states = layer(states, num_frames)
+        return states
+
+
+class _LSTMLayer(nn.Module):
+    def __init__(self, input_size: int, hidden_size: int, bidirectional: bool) -> None:
+        super().__init__()
+        self.ahead = nn.LSTM(input_size, hidden_size, batch_first=True)
+        self.back = nn.LSTM(input_size, hidden_size, batch_first=True) if bidirectional else None
+
+    def forward(self, features: Tensor, num_frames: Tensor) -> Tensor:
+        ahead: Tensor = self.ahead(features)[0]  # (B, T, hidden)
+        if self.back is None:
+            return ahead
+        back = turned_round(self.back(turned_round(features, num_frames))[0], num_frames)
+        return torch.cat([ahead, back], dim=2)
+
+
+class SequencePooling(nn.Module):
+    """One vector for a sequence of LSTM states, from its real frames; see `CNNLSTM` for the kinds."""
+
+    kind: Final[str]  # Final lets TorchScript leave out the branches not taken
+    hidden_size: int
+    state_size: int
+
+    def __init__(self, kind: str, hidden_size: int, *, bidirectional: bool = False) -> None:
+        super().__init__()
+        if kind not in POOLINGS:
+            raise ValueError(f"unknown pooling {kind!r}: expected one of {', '.join(POOLINGS)}")
+        self.kind = kind
+        self.hidden_size = hidden_size
+        self.state_size = hidden_size * (2 if bidirectional else 1)
+        self.score = nn.Linear(self.state_size, 1) if kind == "attention" else None
+
+    def forward(self, states: Tensor, num_frames: Tensor) -> Tensor:
+        """States (B, T, S) and num_frames (B,) to (B, S)."""
+        if self.kind == "last":
+            return last_states(states, num_frames, self.hidden_size)
+        padding = ~frame_mask(num_frames, states.shape[1]).unsqueeze(2)  # (B, T, 1)
+        if self.kind == "max":
+            return states.masked_fill(padding, -torch.inf).amax(1)
+        if self.score is not None:
+            weights = self.score(states).masked_fill(padding, -torch.inf).softmax(1)  # (B, T, 1)
+            attended: Tensor = (weights * states).sum(1)
+            return attended
+        return states.masked_fill(padding, 0.0).sum(1) / num_frames.unsqueeze(1)
+
+
+class VolumeNetwork(nn.Module):
+    """Let a 3D network of MONAI stand in for `CNNLSTM`: each case alone, cropped to its real frames.
+
+    Args:
+        network: maps (N, C, T, H, W) to logits (N, K), for any T of the data. It is taken over: `norm` changes it in
+            place.
+        norm: as in `FrameEncoder`; statistics over a batch of one case would be noise, and padding would enter them.
+
+    Raises:
+        ValueError: an unknown norm.
+    """
+
+    def __init__(self, network: nn.Module, *, norm: str = "group") -> None:
+        super().__init__()
+        self.network = _with_norm(network, norm)
+        self.norm = norm
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode, except for what is frozen."""
+        super().train(mode)
+        if self.norm == "frozen":
+            _freeze_batch_norm(self.network)
+        return self
+
+    def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        """Score each case; arguments, result and errors as in `CNNLSTM.forward`."""
+        frames, num_frames = checked_input(frames, num_frames)
+        logits: list[Tensor] = []
+        for case in range(frames.shape[0]):
+            real = frames[case : case + 1, :, : int(num_frames[case])]  # (1, C, t, H, W)
+            logits.append(self.network(to_unit_range(real)))
+        return torch.cat(logits)
+
+
+def checked_input(frames: Tensor, num_frames: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Frames and num_frames as plain tensors on one device; counts the frames where num_frames is None.
+
+    Raises:
+        ValueError: see `CNNLSTM.forward`.
+    """
+    if frames.dim() != 5:
+        raise ValueError(f"expected frames of shape (B, C, T, H, W), came {frames.shape}")
+    if not (frames.is_floating_point() or frames.dtype == torch.uint8):
+        raise ValueError(f"expected frames as float in [0, 1] or uint8 in 0..255, came {frames.dtype}")
+    frames = _plain(frames)
+    if num_frames is None:
+        return frames, count_frames(frames)
+    B, T = frames.shape[0], frames.shape[2]
+    if num_frames.dim() != 1 or num_frames.shape[0] != B or num_frames.is_floating_point():
+        raise ValueError(f"expected num_frames as integers of shape ({B},), came {num_frames.dtype} {num_frames.shape}")
+    num_frames = _plain(num_frames).to(frames.device, torch.int64)
+    if is_scripting() or not _is_recording():  # a check of values cannot be part of a recorded graph
+        counts: list[int] = num_frames.tolist()
+        if min(counts) < 1 or max(counts) > T:
+            raise ValueError(f"expected num_frames in 1..{T} for {T} frames a case, came {counts}")
+    return frames, num_frames
+
+
+def count_frames(frames: Tensor) -> Tensor:
+    """Frames (B, C, T, H, W) of each case up to the last that is not all zero, at least 1; int64, shape (B,)."""
+    filled = (frames != 0).flatten(3).any(3).any(1)  # (B, T)
+    positions = torch.arange(1, frames.shape[2] + 1, device=frames.device)
+    return (filled * positions).amax(1).clamp(min=1)
+
+
+def frame_mask(num_frames: Tensor, length: int) -> Tensor:
+    """True where a frame is real: num_frames (B,) to (B, length)."""
+    return torch.arange(length, device=num_frames.device) < num_frames.unsqueeze(1)
+
+
+def turned_round(sequence: Tensor, num_frames: Tensor) -> Tensor:
+    """Reverse the real part of each sequence (B, T, S) and leave its padding in place; twice is the original."""
+    position = torch.arange(sequence.shape[1], device=sequence.device)
+    source = num_frames.unsqueeze(1) - 1 - position  # (B, T)
+    source = torch.where(source < 0, position, source)
+    return sequence.gather(1, source.unsqueeze(2).expand_as(sequence))
+
+
+def last_states(states: Tensor, num_frames: Tensor, hidden_size: int) -> Tensor:
+    """States (B, T, S) to the last one of each direction (B, S); the reverse one ends at the first frame."""
+    index = (num_frames - 1).reshape(-1, 1, 1).expand(-1, 1, hidden_size)
+    ahead = states[:, :, :hidden_size].gather(1, index).squeeze(1)  # (B, hidden)
+    return torch.cat([ahead, states[:, 0, hidden_size:]], dim=1)
+
+
+def to_unit_range(frames: Tensor) -> Tensor:
+    """uint8 in 0..255 to float32 in [0, 1]; floats as they are."""
+    return frames.float() / 255.0 if frames.dtype == torch.uint8 else frames
+
+
+def pooled(features: Tensor) -> Tensor:
+    """(N, F) as it is, a feature map (N, F, h, w) averaged to (N, F)."""
+    return features.mean((2, 3)) if features.dim() == 4 else features
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Without the metadata that a MetaTensor would carry through every operation."""
+    if not is_scripting() and not _is_recording():
+        return tensor.as_subclass(Tensor)
+    return tensor
+
+
+def _is_recording() -> bool:
+    """Whether torch is recording a graph (trace, export, compile), in which no value can steer the program."""
+    return bool(is_tracing()) or torch.compiler.is_compiling()  # type: ignore[no-untyped-call]
+
+
+def _with_norm(network: nn.Module, norm: str) -> nn.Module:
+    if norm not in NORMS:
+        raise ValueError(f"unknown norm {norm!r}: expected one of {', '.join(NORMS)}")
+    return _with_group_norm(network) if norm == "group" else network
+
+
+def _with_group_norm(module: nn.Module) -> nn.Module:
+    if isinstance(module, _BatchNorm):
+        return _group_norm(module)
+    for name, child in module.named_children():
+        setattr(module, name, _with_group_norm(child))
+    return module
+
+
+def _group_norm(batch_norm: _BatchNorm) -> nn.GroupNorm:
+    channels = batch_norm.num_features
+    groups = next(groups for groups in (32, 16, 8, 4, 2, 1) if channels % groups == 0)
+    group_norm = nn.GroupNorm(groups, channels, eps=batch_norm.eps, affine=batch_norm.affine)
+    if batch_norm.affine:
+        group_norm.weight, group_norm.bias = batch_norm.weight, batch_norm.bias
+    return group_norm
+
+
+def _freeze_batch_norm(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
+
+
+def _feature_size(network: nn.Module, in_channels: int) -> int:
+    with torch.no_grad():
+        features = network.eval()(torch.zeros(1, in_channels, 64, 64))
+    if not isinstance(features, Tensor) or features.dim() not in (2, 4):
+        came = f"shape {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
+        raise ValueError(f"expected a 2D network that returns (N, F) or (N, F, h, w), {type(network).__name__}: {came}")
+    return features.shape[1]
+
+
+def _encoder(encoder: str | nn.Module) -> nn.Module:
+    if isinstance(encoder, str):
+        if encoder not in ENCODERS:
+            raise ValueError(f"unknown encoder {encoder!r}: expected one of {', '.join(ENCODERS)}, or a module")
+        return ENCODERS[encoder]()
+    if not hasattr(encoder, "feature_size"):
+        raise ValueError(
+            f"expected an encoder with the attribute feature_size, came {type(encoder).__name__}: "
+            "wrap a 2D network in FrameEncoder"
+        )
+    return encoder
+
+
+def _small_cnn() -> nn.Module:
+    return FrameEncoder(SmallCNN())
+
+
+def _efficientnet_lite0() -> nn.Module:
+    return FrameEncoder(EfficientNetLite0(), norm="frozen", trainable=False)
+
+
+ENCODERS: dict[str, Callable[[], nn.Module]] = {"small_cnn": _small_cnn, "efficientnet_lite0": _efficientnet_lite0}
+"""Encoders by name: `small_cnn` is trained; `efficientnet_lite0` has ImageNet weights and is frozen. To fine-tune it,
+pass `FrameEncoder(EfficientNetLite0(), norm="frozen")`; to load a checkpoint without the weights package,
+`FrameEncoder(EfficientNetLite0(pretrained=False), norm="frozen", trainable=False)`."""

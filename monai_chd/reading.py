@@ -1,0 +1,179 @@
+"""Reads one NIfTI volume, refuses files that cannot be trusted, and finds what turns its values into Hounsfield units.
+
+Knows single files only: which file belongs to which patient is `datalist`'s part.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import nibabel as nib
+import numpy as np
+from monai.data import ITKReader
+
+RAW_CT_OFFSET = -1024.0
+"""HU = stored value + this, for CT stored without sign (0…4095), as in ImageCHD."""
+
+_OFFSET_HINT = (
+    "if you know how HU were stored, say so with --hu-offset N (HU = value + N; 0 when the values are HU already, "
+    "-1024 for 0…4095 storage)"
+)
+
+
+class Volume(NamedTuple):
+    """One volume as it is in the file.
+
+    Attributes:
+        values: shape (X, Y, Z), or (X, Y, Z, T) for cine; scaled by the header's slope and intercept, the stored dtype if
+            there is none.
+        affine: voxel index to RAS millimetres (as far as the header can be believed), shape (4, 4).
+    """
+
+    values: np.ndarray
+    affine: np.ndarray
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether the name says NIfTI, and is no AppleDouble shadow (`._name`)."""
+    return path.name.lower().endswith((".nii", ".nii.gz")) and not path.name.startswith("._")
+
+
+def stem(path: str | Path) -> str:
+    """File name without `.nii` or `.nii.gz`."""
+    name = Path(path).name
+    for suffix in (".nii.gz", ".nii"):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+def check_file(path: Path) -> None:
+    """Refuse a file that should not even be opened.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not a NIfTI name, empty, `.nii.gz` that is not gzip, or `X.nii` and `X.nii.gz` side by side.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    if not is_nifti(path):
+        raise ValueError(f"{path}: expected a NIfTI file (.nii or .nii.gz)")
+    twin = path.with_name(stem(path) + (".nii" if path.name.lower().endswith(".gz") else ".nii.gz"))
+    if twin.exists():
+        # ITK-based readers take X.nii when asked for X.nii.gz, so which voxels one gets depends on the reader.
+        raise ValueError(f"{path}: {twin.name} lies beside it, and readers disagree on which to open; remove one of the two")
+    with path.open("rb") as file:
+        magic = file.read(2)
+    if not magic:
+        raise ValueError(f"{path}: the file is empty; copy it again")
+    if path.name.lower().endswith(".gz") and magic != b"\x1f\x8b":
+        raise ValueError(f"{path}: named .nii.gz but not gzip-compressed; rename it to .nii or compress it with gzip")
+
+
+def check_stream(path: Path) -> None:
+    """Inflate the file to its end: checksum right, and as many bytes as the header promises.
+
+    Raises:
+        EOFError, OSError, zlib.error, ImageFileError: the stream is cut or damaged.
+    """
+    image = nib.load(path)
+    expected = int(image.dataobj.offset) + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
+    size = 0
+    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
+        while chunk := stream.read(1 << 22):
+            size += len(chunk)
+    if size < expected:
+        raise EOFError(f"{size} bytes, but the header promises {expected}")
+
+
+def _read_nibabel(path: Path) -> Volume:
+    image = nib.load(path)
+    return Volume(np.asanyarray(image.dataobj), np.asarray(image.affine, dtype=np.float64))
+
+
+def _read_itk(path: Path) -> Volume:
+    check_stream(path)  # ITK fills the missing part of a truncated file with zeros and says nothing
+    reader = ITKReader()
+    values, meta = reader.get_data(reader.read(str(path)))
+    return Volume(np.asarray(values), np.asarray(meta["affine"], dtype=np.float64))
+
+
+READERS: dict[str, Callable[[Path], Volume]] = {"nibabel": _read_nibabel, "itk": _read_itk}
+
+
+def read_volume(path: str | Path, reader: str = "nibabel", *, verify: bool = False) -> Volume:
+    """Read a NIfTI file whole.
+
+    Args:
+        path: `.nii` or `.nii.gz`, 2D to 4D.
+        reader: name out of `READERS`; both give the same values and affine.
+        verify: inflate once more, to the checksum at the end, so that silent damage is found too.
+
+    Returns:
+        The volume; a 2D file becomes one slice.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: unknown reader; or the file is damaged, has more than four dimensions, an empty axis, a non-finite
+            affine or non-finite voxels. The message names the file and the mend.
+    """
+    if reader not in READERS:
+        raise ValueError(f"unknown reader {reader!r}: expected one of {', '.join(READERS)}")
+    path = Path(path)
+    check_file(path)
+    try:
+        if verify and reader != "itk":
+            check_stream(path)
+        volume = READERS[reader](path)
+    except (EOFError, OSError, zlib.error, ValueError, RuntimeError, nib.filebasedimages.ImageFileError) as error:
+        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise ValueError(
+            f"{path}: truncated or corrupt NIfTI ({reason[0]}); copy or download the file again"
+        ) from error
+    values, affine = volume
+    if values.ndim > 4 and all(size == 1 for size in values.shape[4:]):
+        values = values.reshape(values.shape[:4])
+    if not 2 <= values.ndim <= 4:
+        raise ValueError(f"{path}: expected 2 to 4 dimensions (X, Y, Z, time), got shape {values.shape}")
+    if 0 in values.shape:
+        raise ValueError(f"{path}: an axis is empty, shape {values.shape}")
+    if values.dtype.kind not in "iuf":
+        raise ValueError(f"{path}: expected one real number a voxel, got {values.dtype}; convert colour images first")
+    if not np.isfinite(affine).all():
+        raise ValueError(f"{path}: the affine in the header is not finite; write the file again with a valid header")
+    if values.dtype.kind == "f" and (bad := int(values.size - np.isfinite(values).sum())):
+        raise ValueError(f"{path}: {bad} of {values.size} voxels are NaN or infinite; replace them by air (-1024 HU)")
+    return Volume(values.reshape(values.shape + (1,) * (3 - values.ndim)), affine)
+
+
+def detect_hu_offset(values: np.ndarray, path: str | Path) -> float:
+    """What to add to a 3D CT's stored values to get Hounsfield units, by their range.
+
+    CT stored as HU has air below -200. CT stored as 0…4095 has a third and more of its voxels (fat, water, muscle, blood)
+    within 900…1200; MR has next to none there. Anything else is refused rather than guessed.
+
+    Args:
+        values: voxels of one 3D volume.
+        path: named in the error.
+
+    Returns:
+        0 or -1024.
+
+    Raises:
+        ValueError: neither rule fits.
+    """
+    low = float(values.min())
+    if low < -200:
+        return 0.0
+    share = float(np.mean((values >= 900) & (values <= 1200)))
+    if low >= 0 and share >= 0.05:
+        return RAW_CT_OFFSET
+    raise ValueError(
+        f"{path}: cannot tell Hounsfield units from the values (minimum {low:g}, maximum {float(values.max()):g}, "
+        f"{share:.1%} of voxels within 900…1200). Expected CT with a minimum below -200 (HU) or from 0 up with at least "
+        f"5 % within 900…1200 (HU + 1024). Is it MR, or a label map? {_OFFSET_HINT}"
+    )

@@ -1,0 +1,193 @@
+"""Reads who has which diagnosis: ImageCHD's workbook of flags, or any table with an id or path column and a class column.
+
+Gives rows as they are, with what is wrong with each; joining them to scans is `datalist`'s part.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from monai_chd.labels import CLASSES, FLAGS, strict_class
+
+SHEET = "classification dataset"
+ID_COLUMNS = ("patient", "patient_id", "id", "index", "idx", "subject", "subject_id", "case", "case_id")
+PATH_COLUMNS = ("image", "path", "file", "filename", "image_path")
+CLASS_COLUMNS = ("class", "label", "diagnosis", "group", "category")
+TABLE_SUFFIXES = (".csv", ".xlsx")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One row of a table.
+
+    Attributes:
+        row: its number as a spreadsheet shows it (the header is row 1).
+        patient: id as text, "" when the row names an image instead.
+        image: path as written, "" when the row names a patient.
+        label: one of `CLASSES`, or None when the flags do not determine it (see `reason`) or the row is bad (see `problem`).
+        flags: diagnosis flags present, in the order of `labels.FLAGS`.
+        reason: why a sound row has no class.
+        problem: what is wrong with the row, "" when nothing is.
+    """
+
+    row: int
+    patient: str = ""
+    image: str = ""
+    label: str | None = None
+    flags: tuple[str, ...] = ()
+    reason: str = ""
+    problem: str = ""
+
+
+def find_table(folder: Path) -> Path:
+    """The table of a cohort folder: ImageCHD's `*dataset_info.xlsx`, else its only .csv or .xlsx.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: several could be meant.
+    """
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in TABLE_SUFFIXES and not path.name.startswith(("._", "~$", "."))
+    ]
+    named = [path for path in files if path.name.lower().endswith("dataset_info.xlsx")]
+    candidates = named or [
+        path
+        for path in files
+        if not path.name.lower().endswith("image_info.xlsx") and not path.name.startswith("phantom_")
+    ]
+    if not candidates:
+        raise FileNotFoundError(
+            f"{folder}: no table of diagnoses found; expected imageCHD_dataset_info.xlsx in it, or name a .csv or .xlsx "
+            f"with --table FILE"
+        )
+    if len(candidates) > 1:
+        listed = ", ".join(str(path.relative_to(folder)) for path in candidates)
+        raise ValueError(f"{folder}: several tables could be meant ({listed}); name one with --table FILE")
+    return candidates[0]
+
+
+def read_table(path: Path) -> list[Diagnosis]:
+    """Read a table of either kind; two or more known flag columns make it a workbook of flags.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a table, empty, or without the columns needed.
+    """
+    frame = _read_cells(path)
+    columns = {str(name).strip().lower(): name for name in frame.columns if not str(name).startswith("Unnamed:")}
+    flag_columns = {flag: columns[flag.lower()] for flag in FLAGS if flag.lower() in columns}
+    if len(flag_columns) >= 2:
+        rows = _flag_rows(path, frame, columns, flag_columns)
+    else:
+        rows = _class_rows(path, frame, columns)
+    if not rows:
+        raise ValueError(f"{path}: the table has a header but no rows")
+    return rows
+
+
+def _read_cells(path: Path) -> pd.DataFrame:
+    """All cells as text or numbers, as they are; CSV as text, so that an id 007 stays 007."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such table")
+    suffix = path.suffix.lower()
+    if suffix not in TABLE_SUFFIXES:
+        raise ValueError(f"{path}: expected a .csv or .xlsx table")
+    try:
+        if suffix == ".csv":
+            return pd.read_csv(path, dtype=str, sep=None, engine="python", encoding="utf-8-sig", skipinitialspace=True)
+        with pd.ExcelFile(path, engine="openpyxl") as book:
+            names = [name for name in map(str, book.sheet_names) if name.strip().lower() == SHEET]
+            return book.parse(names[0] if names else 0, dtype=object)
+    except Exception as error:  # the parsers raise a dozen types for a damaged file
+        raise ValueError(f"{path}: cannot be read as a table ({error}); save it again as .xlsx or .csv") from error
+
+
+def _text(cell: object) -> str:
+    """A cell as text; 1001.0 becomes 1001."""
+    if cell is None or (isinstance(cell, float) and cell != cell):
+        return ""
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    return str(cell).strip()
+
+
+def _flag(cell: object) -> bool | None:
+    """Whether a flag cell says present; None when it says neither."""
+    text = _text(cell).lower()
+    if text in ("1", "1.0", "true"):
+        return True
+    return False if text in ("", "0", "0.0", "false") else None
+
+
+def _flag_rows(
+    path: Path, frame: pd.DataFrame, columns: dict[str, str], flag_columns: dict[str, str]
+) -> list[Diagnosis]:
+    known = [name for name in ID_COLUMNS if name in columns]
+    if not known:
+        raise ValueError(
+            f"{path}: no id column; expected one named 'index' (or {', '.join(ID_COLUMNS[:4])}), got "
+            f"{', '.join(map(str, frame.columns))}"
+        )
+    id_column = columns["index"] if "index" in columns else columns[known[0]]
+    rows = []
+    for number, (_, cells) in enumerate(frame.iterrows(), start=2):
+        patient = _patient_id(_text(cells[id_column]))
+        states = {flag: _flag(cells[column]) for flag, column in flag_columns.items()}
+        present = tuple(flag for flag, state in states.items() if state)
+        unreadable = [flag for flag, state in states.items() if state is None]
+        if not patient and not present and not unreadable:
+            continue  # an empty line below the table
+        if not patient:
+            rows.append(Diagnosis(number, flags=present, problem="the id is empty"))
+        elif unreadable:
+            cell = ", ".join(f"{flag} is {_text(cells[flag_columns[flag]])!r}" for flag in unreadable)
+            rows.append(Diagnosis(number, patient, problem=f"{cell}; expected 1, 0 or blank"))
+        else:
+            label = strict_class(present)
+            reason = "" if label else f"undetermined: {'+'.join(present)} is cyanotic or not by what the table does not say"
+            rows.append(Diagnosis(number, patient, label=label, flags=present, reason=reason))
+    return rows
+
+
+def _patient_id(text: str) -> str:
+    """ImageCHD ids are bare numbers; `ct_1001` and `ct_1001_image.nii.gz` mean 1001."""
+    match = re.fullmatch(r"ct_(\d+)(_image)?(\.nii(\.gz)?)?", text, flags=re.IGNORECASE)
+    return match.group(1) if match else text
+
+
+def class_name(text: str) -> str | None:
+    """The class meant by a word: case, spaces, hyphens and underscores do not matter."""
+    plain = re.sub(r"[\s_-]+", "", text).lower()
+    return next((name for name in CLASSES if re.sub(r"-", "", name).lower() == plain), None)
+
+
+def _class_rows(path: Path, frame: pd.DataFrame, columns: dict[str, str]) -> list[Diagnosis]:
+    id_column = next((columns[name] for name in ID_COLUMNS if name in columns), None)
+    path_column = next((columns[name] for name in PATH_COLUMNS if name in columns), None)
+    class_column = next((columns[name] for name in CLASS_COLUMNS if name in columns), None)
+    if class_column is None or (id_column is None and path_column is None):
+        raise ValueError(
+            f"{path}: expected either ImageCHD's columns (index, {', '.join(FLAGS[:3])}, …), or an id column (one of "
+            f"{', '.join(ID_COLUMNS[:4])}) or path column (one of {', '.join(PATH_COLUMNS[:3])}) together with a class "
+            f"column (one of {', '.join(CLASS_COLUMNS[:3])}); got {', '.join(map(str, frame.columns))}"
+        )
+    rows = []
+    for number, (_, cells) in enumerate(frame.iterrows(), start=2):
+        patient = "" if id_column is None else _patient_id(_text(cells[id_column]))
+        image = "" if path_column is None else _text(cells[path_column])
+        written = _text(cells[class_column])
+        if not (patient or image or written):
+            continue
+        label, problem = class_name(written), ""
+        if not (patient or image):
+            problem = "neither id nor path"
+        elif label is None:
+            problem = f"class {written!r}; expected one of {', '.join(CLASSES)}"
+        rows.append(Diagnosis(number, patient, image, label, problem=problem))
+    return rows
