@@ -16,6 +16,12 @@ from typing import Any
 from monai_chd import __version__
 from monai_chd.errors import TRACEBACK_VARIABLE, user_error
 
+BUNDLE_COMMANDS = ("train", "evaluate", "predict", "cache")
+"""Commands that take any key of the bundle's config as --key value."""
+
+OWN_OPTIONS = ("--out", "--format", "--help")
+"""What is an option of these commands themselves."""
+
 EPILOG = "Research software, not a medical device."
 
 
@@ -46,7 +52,10 @@ def run_bundle(configs: Sequence[str | Path], **overrides: Any) -> None:
 
     folder = bundle_folder()
     files = [str(folder / "configs" / f"{c}.json") if isinstance(c, str) else str(c) for c in configs]
-    run(config_file=files, bundle_root=str(folder), **overrides)
+    with warnings.catch_warnings():
+        # MONAI warns that a config can run code; these are the package's own
+        warnings.filterwarnings("ignore", message="parsing config_file", category=UserWarning)
+        run(config_file=files, bundle_root=str(folder), **overrides)
 
 
 def _overrides(words: Sequence[str]) -> dict[str, Any]:
@@ -56,7 +65,7 @@ def _overrides(words: Sequence[str]) -> dict[str, Any]:
     while queue:
         word = queue.pop(0)
         match = re.fullmatch(r"--([\w#:.]+)(?:=(.*))?", word, flags=re.DOTALL)
-        if not match or (match[2] is None and not queue):
+        if not match or (match[2] is None and (not queue or queue[0].startswith("--"))):
             raise ValueError(f"{word}: expected config keys as --key value, for example --max_epochs 5")
         text = match[2] if match[2] is not None else queue.pop(0)
         try:
@@ -66,8 +75,29 @@ def _overrides(words: Sequence[str]) -> dict[str, Any]:
     return overrides
 
 
-def _known_keys(configs: Sequence[str], overrides: dict[str, Any]) -> dict[str, Any]:
-    """Refuse a config key that does not exist, which MONAI would take in silence."""
+def _split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A command line as what argparse knows, and the pairs meant for the config, wherever they stand."""
+    if not words or words[0] not in BUNDLE_COMMANDS:
+        return list(words), []
+    own: list[str] = []
+    pairs: list[str] = []
+    queue = list(words)
+    while queue:
+        word = queue.pop(0)
+        if not word.startswith("--") or word.split("=")[0] in OWN_OPTIONS:
+            own.append(word)
+            continue
+        pairs.append(word)
+        if "=" not in word and queue and not queue[0].startswith("--"):
+            pairs.append(queue.pop(0))
+    return own, pairs
+
+
+def _known_keys(configs: Sequence[str], overrides: dict[str, Any], given: Sequence[str]) -> dict[str, Any]:
+    """Refuse a config key that does not exist, which MONAI would take in silence, or that the command itself gives."""
+    twice = [key for key in overrides if key in (*given, "bundle_root")]
+    if twice:
+        raise ValueError(f"config key {', '.join(twice)}: given by the command's own arguments; leave it out")
     known: set[str] = set()
     for name in configs:
         known |= set(json.loads((bundle_folder() / "configs" / f"{name}.json").read_text()))
@@ -113,21 +143,20 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    overrides = _known_keys(["train"], _overrides(options.overrides))
+    overrides = _known_keys(["train"], _overrides(options.overrides), ("datalist", "output_dir"))
     run_bundle(["train"], datalist=_absolute(options.datalist), output_dir=_absolute(options.out), **overrides)
 
 
 def _settings_file(out: str, overrides: dict[str, Any]) -> list[Path]:
-    """The settings that the model in `out` was trained with, unless other weights are named."""
-    from monai_chd.settings import SETTINGS
+    """The settings that the model in `out`, or the one the bundle ships, was trained with, unless weights are named."""
+    from monai_chd.settings import SETTINGS, find_checkpoint
 
-    weights = overrides.get("checkpoint")
-    path = Path(weights).with_name(SETTINGS) if weights else Path(out, "models", SETTINGS)
+    path = Path(overrides.get("checkpoint") or find_checkpoint(out, bundle_folder())).with_name(SETTINGS)
     return [path.resolve()] if path.is_file() else []
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    overrides = _known_keys(["train", "evaluate"], _overrides(options.overrides))
+    overrides = _known_keys(["train", "evaluate"], _overrides(options.overrides), ("datalist", "output_dir"))
     run_bundle(
         ["train", "evaluate", *_settings_file(options.out, overrides)],
         datalist=_absolute(options.datalist),
@@ -137,7 +166,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    overrides = _known_keys(["inference"], _overrides(options.overrides))
+    overrides = _known_keys(["inference"], _overrides(options.overrides), ("dataset_dir", "output_dir"))
     run_bundle(
         ["inference", *_settings_file(options.out, overrides)],
         dataset_dir=_absolute(options.source),
@@ -151,7 +180,7 @@ def _cache(options: argparse.Namespace) -> None:
 
     from monai_chd.dataset import FrameDataset
 
-    overrides = _known_keys(["train"], _overrides(options.overrides))
+    overrides = _known_keys(["train"], _overrides(options.overrides), ("datalist",))
     parser = ConfigParser()
     parser.read_config(str(bundle_folder() / "configs" / "train.json"))
     parser.update({"datalist": _absolute(options.datalist), **overrides})
@@ -272,17 +301,14 @@ def _add_bundle_commands(commands: Any) -> None:
     cache.add_argument("datalist", metavar="WORK/datalist.json")
     cache.add_argument("--out", required=True, metavar="FOLDER", help="folder to write to")
     cache.add_argument("--format", choices=("jpg",), default="jpg", help="kind of frames")
-    for command in (train, evaluate, predict, cache):
-        command.set_defaults(takes_overrides=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code, 1 with one line on stderr for a mistake of the user."""
     parser = _arguments()
-    options, rest = parser.parse_known_args(arguments)
-    if rest and not getattr(options, "takes_overrides", False):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    options.overrides = rest
+    words, overrides = _split_words(sys.argv[1:] if arguments is None else arguments)
+    options = parser.parse_args(words)
+    options.overrides = overrides
     warnings.filterwarnings("ignore", category=FutureWarning, module="monai")
     try:
         options.function(options)

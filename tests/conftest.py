@@ -1,0 +1,43 @@
+"""A small phantom cohort, its datalist and a model trained on it, each made once a session, and the folder of real scans."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from monai_chd.cli import main
+
+SMALL = ["--frame_size", "24", "--sequence_length", "10"]
+"""Config overrides that make a training of the test cohort take seconds."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Tiny networks crawl with several threads on a busy machine."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory) -> Path:
+    """24 phantom patients, 32 pixels, 8 to 12 slices."""
+    folder = tmp_path_factory.mktemp("phantom") / "cohort"
+    assert main(["phantom", str(folder), "--patients", "24", "--size", "32", "--slices", "8", "12"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def datalist(cohort, tmp_path_factory) -> Path:
+    """The cohort's datalist, two folds and a quarter held out."""
+    work = tmp_path_factory.mktemp("work")
+    assert main(["prepare", str(cohort), "--out", str(work), "--folds", "2", "--test-fraction", "0.25"]) == 0
+    return work / "datalist.json"
+
+
+@pytest.fixture(scope="session")
+def trained(datalist, tmp_path_factory) -> Path:
+    """Output folder of a training of two epochs."""
+    out = tmp_path_factory.mktemp("trained")
+    assert main(["train", str(datalist), "--out", str(out), "--max_epochs", "2", *SMALL]) == 0
+    return out
