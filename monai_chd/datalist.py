@@ -9,8 +9,9 @@ import csv
 import hashlib
 import json
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from tqdm import tqdm
 
 from monai_chd.files import replacing, writable_folder
-from monai_chd.labels import CLASSES
+from monai_chd.labels import CLASSES, NORMAL
 from monai_chd.reading import detect_hu_offset, is_nifti, read_volume, stem
 from monai_chd.tables import Diagnosis, find_table, read_table
 
@@ -97,51 +98,90 @@ def _same_id(left: str, right: str) -> bool:
     return left == right or (left.isdigit() and right.isdigit() and int(left) == int(right))
 
 
+def _words(name: str) -> list[str]:
+    return [word for word in re.split(r"[-_. ]+", name) if word]
+
+
 def _named_by(patient: str, scan: Path) -> bool:
-    """Whether a file name carries an id: as its whole stem or as one word of it."""
-    name = stem(scan)
-    words = name.replace("-", "_").replace(".", "_").split("_")
-    return name == patient or any(_same_id(patient, word) for word in words)
+    """Whether a file name carries an id: as its whole stem or as words of it in a row (sub-01 in sub-01_ct)."""
+    name, own = _words(stem(scan)), _words(patient)
+    starts = range(len(name) - len(own) + 1) if own else ()
+    return stem(scan) == patient or any(all(map(_same_id, own, name[start : start + len(own)])) for start in starts)
+
+
+def _scans_of(row: Diagnosis, folder: Path, scans: list[Path]) -> list[Path]:
+    """The scans a row names, by path (as written, or through links) or by id."""
+    if not row.image:
+        return [scan for scan in scans if row.patient and _named_by(row.patient, scan)]
+    path = next((p for p in (folder / row.image, Path(row.image)) if p.is_file()), None)
+    if path is None:
+        return []
+    path = Path(os.path.abspath(path))
+    same = [scan for scan in scans if scan == path] or [scan for scan in scans if scan.samefile(path)]
+    return same[:1] or [path]
 
 
 def _join(folder: Path, scans: list[Path], rows: list[Diagnosis]) -> Cohort:
-    """Give every row its scans; a row or scan left alone, or claimed twice, is a problem."""
+    """Give every row its scans; a row or scan left alone, or a scan claimed twice, is a problem."""
     cohort = Cohort()
-    seen: Counter[str] = Counter(row.patient or row.image for row in rows if row.patient or row.image)
-    claimed: dict[Path, str] = {}
-    for row in rows:
-        name = row.patient or row.image or f"row {row.row}"
-        if row.image:
-            path = next((p for p in (folder / row.image, Path(row.image)) if p.is_file()), None)
-            found = [path.resolve()] if path else []
-        else:
-            found = [scan for scan in scans if row.patient and _named_by(row.patient, scan)]
-        for scan in found:
-            if claimed.setdefault(scan, name) != name:
-                cohort.problem(f"{scan.name}: belongs to both {claimed[scan]} and {name}", row, name, str(scan))
+    seen = Counter(row.patient for row in rows if row.patient)
+    claims: dict[Path, list[Diagnosis]] = {}
+    found = [_scans_of(row, folder, scans) for row in rows]
+    for row, own in zip(rows, found, strict=True):
+        for scan in own:
+            claims.setdefault(scan, []).append(row)
+    for row, own in zip(rows, found, strict=True):
+        name = row.patient or row.image or "empty"
         if row.patient and not row.image and seen[row.patient] > 1:
             cohort.problem(f"row {row.row}: id {name} stands in {seen[row.patient]} rows", row, row.patient)
         elif row.problem:
             cohort.problem(f"row {row.row} (id {name}): {row.problem}", row, row.patient)
-        elif not found:
+        elif not own:
             cohort.problem(f"row {row.row}: no scan found for {name}", row, row.patient, row.image)
         elif row.label is None:
-            for scan in found:
-                cohort.exclude(row, row.patient, scan.relative_to(folder).as_posix(), row.reason)
+            for scan in own:
+                cohort.exclude(row, row.patient, _name(scan, folder), row.reason)
         else:
-            cohort.cases += [Case(row.patient or stem(scan), scan, row) for scan in found]
+            cohort.cases += [Case(row.patient or stem(scan), scan, row) for scan in own if len(claims[scan]) == 1]
+    for scan, owners in claims.items():
+        if len(owners) > 1 and any(row.image or row.patient != owners[0].patient for row in owners):
+            listed = " and ".join(f"row {row.row} ({row.patient or row.image})" for row in owners)
+            cohort.problem(f"{_name(scan, folder)}: belongs to {listed}", image=_name(scan, folder))
     for scan in scans:
-        if scan not in claimed:
-            name = scan.relative_to(folder).as_posix()
+        if scan not in claims:
+            name = _name(scan, folder)
             cohort.problem(f"{name}: the table has no row for this scan", image=name)
+    _leave_out_mixed(cohort, folder)
     return cohort
+
+
+def _name(image: Path, folder: Path) -> str:
+    """Path of a scan relative to the cohort's folder, in full when it lies elsewhere."""
+    return image.relative_to(folder).as_posix() if image.is_relative_to(folder) else str(image)
+
+
+def _leave_out_mixed(cohort: Cohort, folder: Path) -> None:
+    """A patient whose scans have different classes is a problem, and none of these scans is a case."""
+    classes: dict[str, set[str]] = {}
+    for case in cohort.cases:
+        classes.setdefault(case.patient, set()).add(str(case.diagnosis.label))
+    texts = {
+        patient: f"patient {patient}: has several classes ({', '.join(sorted(names))}); give each patient one class"
+        for patient, names in classes.items()
+        if len(names) > 1
+    }
+    cohort.problems += texts.values()
+    for case in cohort.cases:
+        if case.patient in texts:
+            cohort.exclude(case.diagnosis, case.patient, _name(case.image, folder), texts[case.patient])
+    cohort.cases = [case for case in cohort.cases if case.patient not in texts]
 
 
 def _check_scans(cohort: Cohort, folder: Path, offset: float | None, progress: bool) -> None:
     """Read every usable scan to its last byte: damage, intensity rule, hash."""
     kept = []
     for case in tqdm(cohort.cases, desc="checking scans", unit="scan", disable=not progress):
-        name = case.image.relative_to(folder).as_posix() if case.image.is_relative_to(folder) else str(case.image)
+        name = _name(case.image, folder)
         try:
             values = read_volume(case.image, verify=True).values
             if offset is not None:
@@ -157,52 +197,54 @@ def _check_scans(cohort: Cohort, folder: Path, offset: float | None, progress: b
     cohort.cases = kept
 
 
-def _patient_labels(cases: Iterable[Case]) -> dict[str, str]:
-    """Class of each patient, sorted by id.
-
-    Raises:
-        ValueError: a patient whose scans have different classes.
-    """
-    found: dict[str, set[str]] = {}
-    for case in cases:
-        found.setdefault(case.patient, set()).add(str(case.diagnosis.label))
-    mixed = [f"{patient} ({', '.join(sorted(labels))})" for patient, labels in found.items() if len(labels) > 1]
-    if mixed:
-        raise ValueError(f"patients with several classes: {'; '.join(mixed)}; give each patient one class")
-    return {patient: found[patient].pop() for patient in sorted(found)}
-
-
-def _assign(labels: dict[str, str], folds: int, test_fraction: float, seed: int) -> dict[str, int]:
-    """Fold of every patient; -1 is the held-out test part. Stratified by class, a patient never in two."""
-    patients, classes = np.array(list(labels)), np.array(list(labels.values()))
-    rest = np.arange(len(patients))
-    assigned = dict.fromkeys(labels, -1)
-    if test_fraction > 0:
-        rest, _ = train_test_split(rest, test_size=test_fraction, stratify=classes, random_state=seed)
-        rest = np.sort(rest)
-    splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
-    for fold, (_, chosen) in enumerate(splitter.split(rest, classes[rest], groups=patients[rest])):
-        assigned.update({str(patients[rest[i]]): fold for i in chosen})
-    return assigned
-
-
-def _check_split(labels: dict[str, str], folds: int, test_fraction: float) -> None:
+def _check_choices(folds: int, test_fraction: float, seed: int) -> None:
     if folds < 2:
         raise ValueError(f"folds: expected 2 or more, got {folds}")
     if not 0 <= test_fraction < 1:
         raise ValueError(f"test fraction: expected 0 or more and below 1, got {test_fraction}")
-    counts = Counter(labels.values())
-    held_out = {name: round(count * test_fraction) for name, count in counts.items()}
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed: expected 0 to {2**32 - 1}, got {seed}")
+
+
+def _test_part(classes: np.ndarray, test_fraction: float, seed: int) -> np.ndarray:
+    """Indices of the patients held out, stratified by class; none when scikit-learn finds too few of a class."""
+    none = np.array([], dtype=np.int64)
+    if test_fraction == 0:
+        return none
+    try:
+        _, chosen = train_test_split(
+            np.arange(len(classes)), test_size=test_fraction, stratify=classes, random_state=seed
+        )
+    except ValueError:
+        return none
+    return np.asarray(chosen)
+
+
+def _split(labels: dict[str, str], folds: int, test_fraction: float, seed: int) -> dict[str, int]:
+    """Fold of every patient; -1 is the held-out test part. Stratified by class, a patient never in two.
+
+    Raises:
+        ValueError: a class that is not in every fold and in the test part.
+    """
+    patients, classes = np.array(list(labels)), np.array(list(labels.values()))
+    test = _test_part(classes, test_fraction, seed)
+    rest = np.setdiff1d(np.arange(len(patients)), test)
+    training, held_out = Counter(classes[rest].tolist()), Counter(classes[test].tolist())
     short = [
-        f"{name} has {counts[name]} patients, {counts[name] - held_out.get(name, 0)} of them for training"
+        f"{name} has {training[name] + held_out[name]} patients, {training[name]} of them for training"
         for name in CLASSES
-        if counts[name] - held_out.get(name, 0) < folds or (test_fraction > 0 and not held_out.get(name))
+        if training[name] < folds or (test_fraction > 0 and not held_out[name])
     ]
     if short:
         raise ValueError(
-            f"too few patients for {folds} folds and a test part of {test_fraction:.0%}: {'; '.join(short)}. Every class needs "
-            f"at least one patient in each fold and in the test part: choose fewer --folds or another --test-fraction"
+            f"too few patients for {folds} folds and a test part of {test_fraction:.0%}: {'; '.join(short)}. Every class "
+            f"needs at least one patient in each fold and in the test part: choose fewer --folds or another --test-fraction"
         )
+    assigned = dict.fromkeys(labels, -1)
+    splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
+    for fold, (_, chosen) in enumerate(splitter.split(rest, classes[rest], groups=patients[rest])):
+        assigned.update({str(patients[rest[i]]): fold for i in chosen})
+    return assigned
 
 
 def prepare(
@@ -238,6 +280,7 @@ def prepare(
         ValueError: bad rows or scans (all listed at once), too few patients for the folds, or `out` already holds another
             split.
     """
+    _check_choices(folds, test_fraction, seed)
     folder, out = Path(source).resolve(), Path(out).resolve()
     scans = find_scans(folder)
     table = Path(table).resolve() if table else find_table(folder)
@@ -250,9 +293,8 @@ def prepare(
             f"{len(cohort.problems)} bad rows or scans in {folder} with {table.name}:\n  {listed}\n"
             f"Mend them, or leave them out with --skip-bad (they are then listed in excluded.csv)"
         )
-    labels = _patient_labels(cohort.cases)
-    _check_split(labels, folds, test_fraction)
-    assigned = _assign(labels, folds, test_fraction, seed)
+    labels = {case.patient: str(case.diagnosis.label) for case in sorted(cohort.cases, key=lambda c: c.patient)}
+    assigned = _split(labels, folds, test_fraction, seed)
     records: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
     for case in sorted(cohort.cases, key=lambda c: (c.patient, str(c.image))):
         records["test" if assigned[case.patient] < 0 else "training"].append(
@@ -316,7 +358,7 @@ def report(datalist: dict[str, Any], out: Path) -> str:
     """What `prepare` tells: the counts, what was left out and why, how intensities were read, and where the files are."""
     with (out / "excluded.csv").open(newline="") as file:
         excluded = list(csv.DictReader(file))
-    reasons = Counter(row["reason"].split(":")[0] for row in excluded)
+    reasons = Counter(re.sub(r"^undetermined: .*", "undetermined", row["reason"]) for row in excluded)
     lines = [summary(datalist), ""]
     lines.append(f"left out: {len(excluded)}" + (f" (why: {out / 'excluded.csv'})" if excluded else ""))
     lines += [f"  {count} {reason}" for reason, count in reasons.most_common()]
@@ -324,7 +366,7 @@ def report(datalist: dict[str, Any], out: Path) -> str:
     for offset, count in offsets.items():
         how = "cine in arbitrary units, scaled by its 1st and 99th percentile" if offset is None else f"HU = value {offset:+g}"
         lines.append(f"intensity: {count} scans, {how}")
-    if any(record["label"] == CLASSES.index("Normal") and "flags" in record for record in datalist["training"]):
+    if any(record["label"] == CLASSES.index(NORMAL) and "flags" in record for record in datalist["training"]):
         lines.append("note: Normal means that the table lists no diagnosis, which is not the same as a normal heart")
     lines.append(f"datalist: {out / 'datalist.json'}")
     return "\n".join(lines)
@@ -343,25 +385,43 @@ def read_datalist(path: str | Path) -> dict[str, Any]:
     try:
         datalist = json.loads(path.read_text())
         classes, records = datalist["classes"], [(part, record) for part in PARTS for record in datalist[part]]
-        datalist["root"]
+        root = datalist["root"]
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a datalist ({type(error).__name__}: {error}); expected root, classes, training, test")
+        raise ValueError(
+            f"{path}: not a datalist ({type(error).__name__}: {error}); expected root, classes, training, test"
+        ) from error
     if classes != list(CLASSES):
         raise ValueError(f"{path}: expected classes {list(CLASSES)}, got {classes}")
+    if not isinstance(root, str):
+        raise ValueError(f"{path}: expected root to be the folder that images are relative to, got {root!r}")
+    for part, record in records:
+        _check_record(path, part, record)
+    repeated = [image for image, count in Counter(record["image"] for _, record in records).items() if count > 1]
+    if repeated:
+        raise ValueError(f"{path}: images that stand in it more than once: {', '.join(repeated)}")
     places: dict[str, set[str]] = {}
     for part, record in records:
-        keys = {"image", "label", "patient"} | ({"fold"} if part == "training" else set())
-        if missing := keys - record.keys():
-            raise ValueError(f"{path}: {part} record {record.get('image', record)} lacks {', '.join(sorted(missing))}")
-        if record["label"] not in range(len(CLASSES)):
-            raise ValueError(f"{path}: {record['image']}: label {record['label']!r}; expected 0 to {len(CLASSES) - 1}")
-        places.setdefault(str(record["patient"]), set()).add(
-            "the test part" if part == "test" else f"fold {record['fold']}"
-        )
+        place = "the test part" if part == "test" else f"fold {record['fold']}"
+        places.setdefault(str(record["patient"]), set()).add(place)
     twice = [f"{patient} ({' and '.join(sorted(where))})" for patient, where in places.items() if len(where) > 1]
     if twice:
         raise ValueError(f"{path}: patients in more than one place: {', '.join(twice)}; a patient belongs to one fold or part")
     return datalist  # type: ignore[no-any-return]
+
+
+def _check_record(path: Path, part: str, record: Any) -> None:
+    """Refuse a record that lacks a key, or has a label or fold that is none."""
+    if not isinstance(record, dict):
+        raise ValueError(f"{path}: expected {part} records with image, label and patient, got {record!r}")
+    keys = {"image", "label", "patient"} | ({"fold"} if part == "training" else set())
+    if missing := keys - record.keys():
+        raise ValueError(f"{path}: {part} record {record.get('image', record)} lacks {', '.join(sorted(missing))}")
+    if not isinstance(record["image"], str):
+        raise ValueError(f"{path}: expected the path of an image, got {record['image']!r}")
+    if type(record["label"]) is not int or record["label"] not in range(len(CLASSES)):
+        raise ValueError(f"{path}: {record['image']}: label {record['label']!r}; expected 0 to {len(CLASSES) - 1}")
+    if part == "training" and (type(record["fold"]) is not int or record["fold"] < 0):
+        raise ValueError(f"{path}: {record['image']}: fold {record['fold']!r}; expected a whole number from 0")
 
 
 def dataset_dir(datalist: str | Path) -> str:

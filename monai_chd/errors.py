@@ -1,4 +1,4 @@
-"""Shows a user's mistake as one line instead of a chain of tracebacks, for `python -m monai.bundle run` and the console script."""
+"""Shows a user's mistake as one line instead of a chain of tracebacks, in `monai.bundle run` and the console script."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ TRACEBACK_VARIABLE = "MONAI_CHD_TRACEBACK"
 def user_error(error: BaseException) -> Exception | None:
     """The user's mistake behind an exception, or None when it is a fault of the program.
 
-    MONAI wraps what fails inside a config or a transform into one RuntimeError a level, with the whole config in its text. A
-    ValueError or OSError raised by this package, the deepest of the chain, is what says what to mend.
+    MONAI wraps what fails inside a config or a transform into one RuntimeError a level, with the whole config in its
+    text. A ValueError or OSError raised by this package, the deepest of the chain, is what says what to mend.
     """
     found: Exception | None = None
     link: BaseException | None = error
@@ -32,7 +32,7 @@ def _raised_here(error: BaseException) -> bool:
 
 
 def short_errors() -> None:
-    """From now on an uncaught user's mistake prints as `error: …`; everything else, or all if the variable is set, in full."""
+    """From now on an uncaught user's mistake prints as `error: …`; all else, or all if the variable is set, in full."""
 
     def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         mistake = user_error(error)

@@ -38,7 +38,7 @@ def writable_folder(folder: str | Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".{os.getpid()}-probe"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another thread may have been here
     except OSError as error:
         raise ValueError(
             f"{folder}: cannot write there ({error.strerror or error}); choose another output folder"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 import random
 import resource
 import sys
@@ -21,7 +22,7 @@ from monai_chd.figures import confusion_matrix_figure, learning_curves_figure
 from monai_chd.files import replacing, writable_folder
 from monai_chd.metrics import evaluate
 from monai_chd.predictions import metrics_table, read_predictions, scored_cases, write_metrics, write_predictions
-from monai_chd.settings import LAST, MODEL, write_settings
+from monai_chd.settings import LAST, MODEL, check_resumable, write_settings
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def new_output(output_dir: str | Path, resume: bool = False) -> None:
     folder = writable_folder(output_dir) / "models"
     if resume and not (folder / LAST).is_file():
         raise FileNotFoundError(f"{folder / LAST}: nothing to resume from; train without --resume first")
-    if not resume and (folder / LAST).is_file():
+    if not resume and any((folder / name).is_file() for name in (MODEL, LAST)):
         raise ValueError(
             f"{folder} already holds a model; choose another --output_dir, or go on with it with --resume true"
         )
@@ -121,9 +122,9 @@ class Checkpoints:
     """Saves the best model and everything needed to go on, after each epoch; restores the latter when training starts.
 
     `models/model.pt` is the bare state dict of the network with the best validation metric so far, tensors only.
-    `models/last.pt` holds network, optimizer, learning rate schedule, epoch, best metric, curves and random states: a training
-    that was stopped and resumed gives the same weights as one that ran through. MONAI's CheckpointSaver does not keep the
-    random states or the best metric, and does not write under a temporary name.
+    `models/last.pt` holds network, optimizer, learning rate schedule, loss scale, epoch, best metric, curves and random
+    states: a training that was stopped and resumed gives the same weights as one that ran through. MONAI's
+    CheckpointSaver does not keep the random states or the best metric, and does not write under a temporary name.
 
     Put it behind LearningCurves and the LrScheduleHandler. With several processes all restore and the first one saves.
 
@@ -163,10 +164,11 @@ class Checkpoints:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
 
     def _start(self, engine: Engine) -> None:
-        if engine.state.rank == 0:  # type: ignore[attr-defined]
-            write_settings(self.folder, self.settings, self.cases)
         if not self.resume:
+            if engine.state.rank == 0:  # type: ignore[attr-defined]
+                write_settings(self.folder, self.settings, self.cases)
             return
+        check_resumable(self.folder / LAST, self.settings, self.cases)
         saved = torch.load(self.folder / LAST, map_location="cpu", weights_only=True)
         if saved["epoch"] >= (engine.state.max_epochs or 0):
             raise ValueError(
@@ -174,6 +176,8 @@ class Checkpoints:
             )
         for name, part in self.parts.items():
             (_bare(part) if name == "network" else part).load_state_dict(saved[name])
+        if saved["scaler"]:
+            engine.scaler.load_state_dict(saved["scaler"])  # type: ignore[attr-defined]
         engine.state.epoch = saved["epoch"]
         engine.state.iteration = saved["epoch"] * (engine.state.epoch_length or 0)
         self.best = saved["best"]
@@ -191,6 +195,7 @@ class Checkpoints:
             self.best = float(score)  # type: ignore[arg-type]
             with replacing(self.folder / MODEL) as temporary:
                 torch.save(network, temporary)
+        scaler = getattr(engine, "scaler", None)  # of mixed precision
         content = {name: part.state_dict() for name, part in self.parts.items() if name != "network"}
         content |= {
             "network": network,
@@ -198,6 +203,7 @@ class Checkpoints:
             "best": self.best,
             "history": self.curves.history,
             "rng": _rng_state(),
+            "scaler": scaler.state_dict() if scaler else {},
         }
         with replacing(self.folder / LAST) as temporary:
             torch.save(content, temporary)
@@ -291,8 +297,11 @@ class Predictions:
         self.rows.clear()
 
     def _name(self, image: str) -> str:
-        path, folder = Path(image), self.dataset_dir.resolve()
-        return path.relative_to(folder).as_posix() if path.is_relative_to(folder) and path != folder else path.name
+        """Path relative to `dataset_dir`, as given or through links; of a file that is `dataset_dir` itself its name."""
+        path, folder = Path(os.path.abspath(image)), Path(os.path.abspath(self.dataset_dir))
+        if not path.is_relative_to(folder):
+            folder = self.dataset_dir.resolve()
+        return path.name if path == folder else Path(os.path.relpath(path, folder)).as_posix()
 
     def _collect(self, engine: Engine) -> None:
         for case, output in zip(engine.state.batch, engine.state.output, strict=True):  # type: ignore[arg-type]

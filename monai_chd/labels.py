@@ -10,6 +10,8 @@ from collections.abc import Iterable
 CLASSES = ("Cyanotic", "Non-Cyanotic", "Normal")
 """Class names; the position is the label, the logit and the probability column everywhere."""
 
+CYANOTIC, NON_CYANOTIC, NORMAL = CLASSES
+
 FLAGS = (
     "ASD", "VSD", "AVSD", "ToF", "TGA", "DORV", "CAT", "CA", "AAH", "DAA", "IAA", "PA", "APVC", "DSVC", "PDA", "PAS",
 )  # fmt: skip
@@ -42,7 +44,7 @@ def strict_class(flags: Iterable[str]) -> str | None:
     if unknown:
         raise ValueError(f"unknown diagnosis flag {', '.join(unknown)}: expected names out of {', '.join(FLAGS)}")
     if present & CYANOTIC_FLAGS:
-        return "Cyanotic"
+        return CYANOTIC
     if present & UNDETERMINED_FLAGS:
         return None
-    return "Non-Cyanotic" if present else "Normal"
+    return NON_CYANOTIC if present else NORMAL

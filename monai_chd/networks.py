@@ -3,8 +3,9 @@
 Owns how padding is kept out of every result. Owns no large architecture: those are MONAI's, or `efficientnet`'s.
 """
 
+import hashlib
 from collections.abc import Callable
-from typing import Final, Self, cast
+from typing import Any, Final, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,9 @@ from monai_chd.efficientnet import EfficientNetLite0
 from monai_chd.labels import CLASSES
 
 NORMS = ("group", "frozen")
+MEMORY_LIMIT = 2**30
+"""Bytes of features that a frozen encoder keeps at most; 1 MB a case of 200 frames for EfficientNet-Lite0."""
+
 POOLINGS = ("last", "mean", "max", "attention")
 
 
@@ -104,7 +108,8 @@ class FrameEncoder(nn.Module):
         norm: "group" replaces every BatchNorm by a GroupNorm with the same affine weights (for training from scratch);
             "frozen" keeps BatchNorm with its statistics fixed (for pretrained weights).
         trainable: False fixes the network: no gradients for its weights, evaluation mode always, and no graph, unless
-            the frames themselves ask for a gradient (saliency maps).
+            the frames themselves ask for a gradient (saliency maps). Once training has begun, the features of a case
+            of uint8 frames are worked out once and kept (up to `MEMORY_LIMIT`), so that later epochs train the head only.
 
     Raises:
         ValueError: an unknown norm, a chunk size below 1, or a network with another kind of output.
@@ -114,6 +119,7 @@ class FrameEncoder(nn.Module):
     in_channels: int
     chunk_size: int
     trainable: bool
+    remembers: bool
 
     def __init__(
         self,
@@ -136,12 +142,15 @@ class FrameEncoder(nn.Module):
             self.network.requires_grad_(False)
         self.feature_size = _feature_size(self.network, in_channels)
         self.train()
+        self.remembers = False  # an archive that is only predicted must not fill the memory
+        self._memory: dict[str, Tensor] = {}
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode, except for what is frozen."""
+        """Set training mode, except for what is frozen. (A scripted copy lacks this rule: it is for inference.)"""
         super().train(mode)
         if not self.trainable:
             self.network.eval()
+            self.remembers = self.__dict__.get("remembers", False) or mode
         elif self.norm == "frozen":
             _freeze_batch_norm(self.network)
         return self
@@ -161,10 +170,36 @@ class FrameEncoder(nn.Module):
         """
         if frames.shape[1] != self.in_channels:
             raise ValueError(f"expected frames of {self.in_channels} channels, came {frames.shape[1]}")
-        B, T = frames.shape[0], frames.shape[2]
-        real = frame_mask(num_frames, T)  # (B, T)
+        real = frame_mask(num_frames, frames.shape[2])  # (B, T)
         if not is_scripting() and _is_recording():
             return self._encode_all(frames, real)
+        if not is_scripting() and self.remembers and frames.dtype == torch.uint8:
+            return self._recall(frames, num_frames)
+        return self._encode(frames, real)
+
+    def _recall(self, frames: Tensor, num_frames: Tensor) -> Tensor:
+        """Encode the cases that have not been seen, take the features of the others from memory."""
+        features = []
+        frames = frames.as_subclass(Tensor)
+        for case, count in zip(frames.unbind(), num_frames.tolist(), strict=True):
+            real = case[None, :, :count]  # (1, C, n, H, W)
+            # autocast gives other features, and so would other weights: `_load_from_state_dict` forgets
+            low = torch.is_autocast_enabled(frames.device.type)
+            key = f"{hashlib.sha256(real.cpu().contiguous().numpy()).hexdigest()} {low} {tuple(real.shape)}"
+            known = self._memory.get(key)
+            if known is None:
+                known = self._encode(real, torch.ones(1, count, dtype=torch.bool, device=frames.device))
+                if (len(self._memory) + 1) * known.nelement() * known.element_size() <= MEMORY_LIMIT:
+                    self._memory[key] = known.detach()
+            features.append(F.pad(known.to(frames.device), (0, 0, 0, frames.shape[2] - count)))
+        return torch.cat(features)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._memory.clear()
+        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def _encode(self, frames: Tensor, real: Tensor) -> Tensor:
+        B, T = real.shape
         positions = torch.nonzero(real)  # (N, 2)
         chunks: list[Tensor] = []
         for start in range(0, positions.shape[0], self.chunk_size):

@@ -23,7 +23,7 @@ from openpyxl import Workbook
 from tqdm import tqdm
 
 from monai_chd.files import replacing
-from monai_chd.labels import CLASSES, FLAGS, strict_class
+from monai_chd.labels import CLASSES, CYANOTIC, FLAGS, NON_CYANOTIC, NORMAL, strict_class
 from monai_chd.phantom_lesions import check_flags
 from monai_chd.phantom_volume import Nuisances, check_volume, make_volume
 from monai_chd.tables import SHEET
@@ -37,9 +37,9 @@ EPOCH = datetime(1980, 1, 1)
 """Time stamp of everything inside the workbook: the same cohort gives the same bytes."""
 
 LESIONS_OF_CLASS = {
-    "Cyanotic": ("ToF", "TGA", "CAT", "VSD+PA"),
-    "Non-Cyanotic": ("ASD", "VSD", "PDA", "CA"),
-    "Normal": ("none",),
+    CYANOTIC: ("ToF", "TGA", "CAT", "VSD+PA"),
+    NON_CYANOTIC: ("ASD", "VSD", "PDA", "CA"),
+    NORMAL: ("none",),
 }
 """Diagnoses a class is made of when a cohort names none."""
 

@@ -6,10 +6,13 @@ Knows single files only: which file belongs to which patient is `datalist`'s par
 from __future__ import annotations
 
 import gzip
+import math
+import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -17,6 +20,8 @@ from monai.data import ITKReader
 
 RAW_CT_OFFSET = -1024.0
 """HU = stored value + this, for CT stored without sign (0…4095), as in ImageCHD."""
+
+_ITK_DTYPES = ("uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
 
 _OFFSET_HINT = (
     "if you know how HU were stored, say so with --hu-offset N (HU = value + N; 0 when the values are HU already, "
@@ -28,8 +33,8 @@ class Volume(NamedTuple):
     """One volume as it is in the file.
 
     Attributes:
-        values: shape (X, Y, Z), or (X, Y, Z, T) for cine; scaled by the header's slope and intercept, the stored dtype if
-            there is none.
+        values: shape (X, Y, Z), or (X, Y, Z, T) for cine of two time points or more; scaled by the header's slope and
+            intercept (ITK computes that in float32), the stored dtype if there is none.
         affine: voxel index to RAS millimetres (as far as the header can be believed), shape (4, 4).
     """
 
@@ -56,32 +61,37 @@ def check_file(path: Path) -> None:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not a NIfTI name, empty, `.nii.gz` that is not gzip, or `X.nii` and `X.nii.gz` side by side.
+        ValueError: not a NIfTI name, empty, no permission, `.nii.gz` that is not gzip, or `X.nii` and `X.nii.gz`
+            side by side.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such file")
     if not is_nifti(path):
         raise ValueError(f"{path}: expected a NIfTI file (.nii or .nii.gz)")
     twin = path.with_name(stem(path) + (".nii" if path.name.lower().endswith(".gz") else ".nii.gz"))
-    if twin.exists():
+    if os.path.exists(twin):
         # ITK-based readers take X.nii when asked for X.nii.gz, so which voxels one gets depends on the reader.
-        raise ValueError(f"{path}: {twin.name} lies beside it, and readers disagree on which to open; remove one of the two")
-    with path.open("rb") as file:
-        magic = file.read(2)
+        raise ValueError(
+            f"{path}: {twin.name} lies beside it, and readers disagree on which to open; remove one of the two"
+        )
+    try:
+        with path.open("rb") as file:
+            magic = file.read(2)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be opened ({error.strerror or error}); check its permissions") from error
     if not magic:
         raise ValueError(f"{path}: the file is empty; copy it again")
     if path.name.lower().endswith(".gz") and magic != b"\x1f\x8b":
         raise ValueError(f"{path}: named .nii.gz but not gzip-compressed; rename it to .nii or compress it with gzip")
 
 
-def check_stream(path: Path) -> None:
+def check_stream(path: Path, image: nib.Nifti1Image) -> None:
     """Inflate the file to its end: checksum right, and as many bytes as the header promises.
 
     Raises:
-        EOFError, OSError, zlib.error, ImageFileError: the stream is cut or damaged.
+        EOFError, OSError, zlib.error: the stream is cut or damaged.
     """
-    image = nib.load(path)
-    expected = int(image.dataobj.offset) + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
+    expected = int(image.dataobj.offset) + math.prod(image.shape) * image.get_data_dtype().itemsize
     size = 0
     with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
         while chunk := stream.read(1 << 22):
@@ -90,19 +100,74 @@ def check_stream(path: Path) -> None:
         raise EOFError(f"{size} bytes, but the header promises {expected}")
 
 
-def _read_nibabel(path: Path) -> Volume:
-    image = nib.load(path)
-    return Volume(np.asanyarray(image.dataobj), np.asarray(image.affine, dtype=np.float64))
+@contextmanager
+def _naming_damage(path: Path) -> Iterator[None]:
+    """Turn what nibabel and gzip raise for a damaged file into one ValueError that names it."""
+    try:
+        yield
+    except (
+        EOFError,
+        OSError,
+        OverflowError,
+        ValueError,
+        zlib.error,
+        nib.filebasedimages.ImageFileError,
+        nib.spatialimages.HeaderDataError,
+    ) as error:
+        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise ValueError(
+            f"{path}: truncated or corrupt NIfTI ({reason[0]}); copy or download the file again"
+        ) from error
 
 
-def _read_itk(path: Path) -> Volume:
-    check_stream(path)  # ITK fills the missing part of a truncated file with zeros and says nothing
+def _check_header(path: Path, image: nib.Nifti1Image, affine: np.ndarray) -> None:
+    """Refuse what is not one real number a voxel, in two to four dimensions, at a known place."""
+    shape, dtype = image.shape, image.get_data_dtype()
+    if not 2 <= len(shape) <= 4 and not (len(shape) > 4 and set(shape[4:]) == {1}):
+        raise ValueError(
+            f"{path}: expected 2 to 4 dimensions (X, Y, Z, time), got shape {shape}; split or reshape the file"
+        )
+    if min(shape) < 1:
+        raise ValueError(f"{path}: an axis is empty, shape {shape}; export the scan again")
+    if dtype.kind not in "iuf":
+        raise ValueError(
+            f"{path}: expected one real number a voxel, got {dtype}; convert colour or complex images first"
+        )
+    if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
+        raise ValueError(
+            f"{path}: the affine in the header is not finite or has no inverse; write the file again with a valid one"
+        )
+
+
+def _read_nibabel(path: Path, image: nib.Nifti1Image) -> np.ndarray:
+    with _naming_damage(path):
+        return np.asanyarray(image.dataobj)
+
+
+def _read_itk(path: Path, image: nib.Nifti1Image) -> np.ndarray:
+    with _naming_damage(path):
+        check_stream(path, image)  # ITK fills the missing part of a truncated file with zeros and says nothing
+    stored = image.get_data_dtype()
+    refusal = ValueError(f"{path}: the file is sound, but ITK does not read its kind of NIfTI; use reader nibabel")
+    if stored.name not in _ITK_DTYPES:
+        raise refusal  # before ITK loads everything it has to say so, which takes half a minute
     reader = ITKReader()
-    values, meta = reader.get_data(reader.read(str(path)))
-    return Volume(np.asarray(values), np.asarray(meta["affine"], dtype=np.float64))
+    try:
+        values = np.asarray(reader.get_data(reader.read(str(path)))[0]).reshape(image.shape)
+    except (RuntimeError, TypeError) as error:  # NIfTI-2, a sheared affine
+        raise refusal from error
+    row = (slice(None), *(0,) * (values.ndim - 1))
+    with _naming_damage(path):
+        if stored.kind == "f":
+            truth = np.asanyarray(image.dataobj)
+            values = np.where(np.isfinite(truth), values, truth)  # ITK turns NaN and infinity into 0
+        first = np.asarray(image.dataobj[row])
+    if not np.allclose(values[row], first, rtol=1e-5, atol=1e-3, equal_nan=True):
+        raise refusal  # a slope of 0 means no scaling, but ITK adds the intercept
+    return values
 
 
-READERS: dict[str, Callable[[Path], Volume]] = {"nibabel": _read_nibabel, "itk": _read_itk}
+READERS: dict[str, Callable[[Path, nib.Nifti1Image], np.ndarray]] = {"nibabel": _read_nibabel, "itk": _read_itk}
 
 
 def read_volume(path: str | Path, reader: str = "nibabel", *, verify: bool = False) -> Volume:
@@ -110,51 +175,41 @@ def read_volume(path: str | Path, reader: str = "nibabel", *, verify: bool = Fal
 
     Args:
         path: `.nii` or `.nii.gz`, 2D to 4D.
-        reader: name out of `READERS`; both give the same values and affine.
+        reader: name out of `READERS`; both give the same values. The header is read by nibabel in any case, since ITK
+            takes colours for time points and chooses between two affines otherwise.
         verify: inflate once more, to the checksum at the end, so that silent damage is found too.
 
     Returns:
-        The volume; a 2D file becomes one slice.
+        The volume; a 2D file becomes one slice, a single time point 3D.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: unknown reader; or the file is damaged, has more than four dimensions, an empty axis, a non-finite
-            affine or non-finite voxels. The message names the file and the mend.
+        ValueError: unknown reader; or the file is damaged, has more than four dimensions, an empty axis, an affine that
+            is not finite or has no inverse, or non-finite voxels. The message names the file and the mend.
     """
     if reader not in READERS:
         raise ValueError(f"unknown reader {reader!r}: expected one of {', '.join(READERS)}")
     path = Path(path)
     check_file(path)
-    try:
-        if verify and reader != "itk":
-            check_stream(path)
-        volume = READERS[reader](path)
-    except (EOFError, OSError, zlib.error, ValueError, RuntimeError, nib.filebasedimages.ImageFileError) as error:
-        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise ValueError(
-            f"{path}: truncated or corrupt NIfTI ({reason[0]}); copy or download the file again"
-        ) from error
-    values, affine = volume
-    if values.ndim > 4 and all(size == 1 for size in values.shape[4:]):
-        values = values.reshape(values.shape[:4])
-    if not 2 <= values.ndim <= 4:
-        raise ValueError(f"{path}: expected 2 to 4 dimensions (X, Y, Z, time), got shape {values.shape}")
-    if 0 in values.shape:
-        raise ValueError(f"{path}: an axis is empty, shape {values.shape}")
-    if values.dtype.kind not in "iuf":
-        raise ValueError(f"{path}: expected one real number a voxel, got {values.dtype}; convert colour images first")
-    if not np.isfinite(affine).all():
-        raise ValueError(f"{path}: the affine in the header is not finite; write the file again with a valid header")
+    with _naming_damage(path):
+        image: Any = nib.load(path)
+        affine = np.asarray(image.affine, dtype=np.float64)
+    _check_header(path, image, affine)
+    if verify and reader != "itk":
+        with _naming_damage(path):
+            check_stream(path, image)
+    values = READERS[reader](path, image)
     if values.dtype.kind == "f" and (bad := int(values.size - np.isfinite(values).sum())):
         raise ValueError(f"{path}: {bad} of {values.size} voxels are NaN or infinite; replace them by air (-1024 HU)")
-    return Volume(values.reshape(values.shape + (1,) * (3 - values.ndim)), affine)
+    time = image.shape[3:4] if math.prod(image.shape[3:]) > 1 else ()
+    return Volume(values.reshape((*image.shape[:3], 1)[:3] + time), affine)
 
 
 def detect_hu_offset(values: np.ndarray, path: str | Path) -> float:
     """What to add to a 3D CT's stored values to get Hounsfield units, by their range.
 
-    CT stored as HU has air below -200. CT stored as 0…4095 has a third and more of its voxels (fat, water, muscle, blood)
-    within 900…1200; MR has next to none there. Anything else is refused rather than guessed.
+    CT stored as HU has air below -200. CT stored as 0…4095 has a third and more of its voxels (fat, water, muscle,
+    blood) within 900…1200; MR has next to none there. Anything else is refused rather than guessed.
 
     Args:
         values: voxels of one 3D volume.
@@ -174,6 +229,6 @@ def detect_hu_offset(values: np.ndarray, path: str | Path) -> float:
         return RAW_CT_OFFSET
     raise ValueError(
         f"{path}: cannot tell Hounsfield units from the values (minimum {low:g}, maximum {float(values.max()):g}, "
-        f"{share:.1%} of voxels within 900…1200). Expected CT with a minimum below -200 (HU) or from 0 up with at least "
-        f"5 % within 900…1200 (HU + 1024). Is it MR, or a label map? {_OFFSET_HINT}"
+        f"{share:.1%} of voxels within 900…1200). Expected CT with a minimum below -200 (HU) or from 0 up with at "
+        f"least 5 % within 900…1200 (HU + 1024). Is it MR, or a label map? {_OFFSET_HINT}"
     )

@@ -38,9 +38,13 @@ def write_settings(folder: str | Path, settings: Mapping[str, Any], cases: Seque
     """
     with replacing(Path(folder, SETTINGS)) as temporary:
         temporary.write_text(json.dumps(plain(settings), indent=2) + "\n")
-    seen = {key: sorted({str(case[key]) for case in cases if case.get(key)}) for key in ("patient", "sha256")}
     with replacing(Path(folder, TRAINED_ON)) as temporary:
-        temporary.write_text(json.dumps(seen, indent=2) + "\n")
+        temporary.write_text(json.dumps(_seen(cases), indent=2) + "\n")
+
+
+def _seen(cases: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Patients and scans, as `trained_on.json` holds them."""
+    return {key: sorted({str(case[key]) for case in cases if case.get(key)}) for key in ("patient", "sha256")}
 
 
 def check_checkpoint(checkpoint: str | Path, settings: Mapping[str, Any]) -> None:
@@ -65,6 +69,19 @@ def check_checkpoint(checkpoint: str | Path, settings: Mapping[str, Any]) -> Non
             f"{path} was trained with {', '.join(differ)}; put {beside} last in --config_file \"['…','{beside}']\", which sets "
             f"them, or use `monai-chd evaluate` or `predict`, which do so themselves"
         )
+
+
+def check_resumable(checkpoint: str | Path, settings: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse to go on with a training on other settings or cases: what is noted beside its weights would become untrue.
+
+    Raises:
+        FileNotFoundError, ValueError: see `check_checkpoint`.
+        ValueError: the cases differ from the `trained_on.json` beside the weights.
+    """
+    check_checkpoint(checkpoint, settings)
+    beside = Path(checkpoint).with_name(TRAINED_ON)
+    if beside.is_file() and json.loads(beside.read_text()) != _seen(cases):
+        raise ValueError(f"{checkpoint} was trained on other cases; resume with the datalist it was started with")
 
 
 def check_unseen(checkpoint: str | Path, cases: Sequence[Mapping[str, Any]]) -> None:

@@ -6,6 +6,7 @@ Gives rows as they are, with what is wrong with each; joining them to scans is `
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ ID_COLUMNS = ("patient", "patient_id", "id", "index", "idx", "subject", "subject
 PATH_COLUMNS = ("image", "path", "file", "filename", "image_path")
 CLASS_COLUMNS = ("class", "label", "diagnosis", "group", "category")
 TABLE_SUFFIXES = (".csv", ".xlsx")
+DELIMITERS = (",", ";", "\t")
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def find_table(folder: Path) -> Path:
     files = [
         path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in TABLE_SUFFIXES and not path.name.startswith(("._", "~$", "."))
+        if path.is_file() and path.suffix.lower() in TABLE_SUFFIXES and not path.name.startswith(("._", "~$", "."))
     ]
     named = [path for path in files if path.name.lower().endswith("dataset_info.xlsx")]
     candidates = named or [
@@ -100,12 +102,28 @@ def _read_cells(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path}: expected a .csv or .xlsx table")
     try:
         if suffix == ".csv":
-            return pd.read_csv(path, dtype=str, sep=None, engine="python", encoding="utf-8-sig", skipinitialspace=True)
+            return _read_csv(path)
         with pd.ExcelFile(path, engine="openpyxl") as book:
             names = [name for name in map(str, book.sheet_names) if name.strip().lower() == SHEET]
-            return book.parse(names[0] if names else 0, dtype=object)
+            return pd.read_excel(book, sheet_name=names[0] if names else 0, dtype=object, keep_default_na=False)
     except Exception as error:  # the parsers raise a dozen types for a damaged file
         raise ValueError(f"{path}: cannot be read as a table ({error}); save it again as .xlsx or .csv") from error
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    with path.open(encoding="utf-8-sig") as file:
+        header = file.readline()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header would shift or lose cells
+        return pd.read_csv(
+            path,
+            sep=max(DELIMITERS, key=header.count),
+            dtype=str,
+            encoding="utf-8-sig",
+            skipinitialspace=True,
+            index_col=False,
+            keep_default_na=False,  # a patient "NA" is not missing, a flag "n/a" not absent
+        )
 
 
 def _text(cell: object) -> str:

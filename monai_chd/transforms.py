@@ -1,4 +1,4 @@
-"""MONAI transforms from a file to a padded sequence of frames: load as HU, slice to frame, window, resize, quantise, pad.
+"""MONAI transforms from a file to a padded sequence of frames: load as HU, slice, window, resize, quantise, pad.
 
 Array and dictionary forms. Orientation is MONAI's own `Orientation("LPS")`, put between loading and slicing.
 """
@@ -24,6 +24,10 @@ from monai_chd.reading import detect_hu_offset, read_volume
 
 SAMPLING = ("even", "first")
 ORIENTATION = ("L", "P", "S")
+OWN_SETTINGS = ("hu_offset", "cine_slice")
+"""Entries of a case that go before a transform's own; it takes them out, since a batch needs equal keys."""
+FRAME_SIZE = 512
+SEQUENCE_LENGTH = 200
 
 
 def _with_meta(values: Tensor, source: Tensor, affine: np.ndarray | Tensor | None = None) -> MetaTensor:
@@ -43,7 +47,7 @@ def _affine(img: Tensor) -> np.ndarray:
     return np.eye(4)
 
 
-def _positive_integer(name: str, value: Any, smallest: int = 1) -> int:
+def _whole_number(name: str, value: Any, smallest: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
         raise ValueError(f"{name}: expected a whole number of {smallest} or more, got {value!r}")
     return value
@@ -52,13 +56,14 @@ def _positive_integer(name: str, value: Any, smallest: int = 1) -> int:
 class LoadVolume(Transform):
     """Read a NIfTI file as a float32 `MetaTensor` in HU, channel first.
 
-    3D gives (1, X, Y, Z); 4D cine gives (T, X, Y, Z). Meta data: `affine`, `original_affine`, `filename_or_obj`, `intensity`
-    ("HU", or "arbitrary" for a cine whose units are unknown) and `hu_offset` (what was added; NaN when arbitrary).
+    3D gives (1, X, Y, Z); 4D cine gives (T, X, Y, Z). Meta data: `affine`, `original_affine`, `filename_or_obj`,
+    `intensity` ("HU", or "arbitrary" for a cine whose units are unknown) and `hu_offset` (what was added; NaN when
+    arbitrary).
 
     Args:
         reader: "nibabel" or "itk"; same values from both.
-        hu_offset: HU = value + this, for every file. None: found for each file by `reading.detect_hu_offset`; 4D cine then
-            stays in its own units.
+        hu_offset: HU = value + this, for every file. None: found for each file by `reading.detect_hu_offset`; 4D cine
+            then stays in its own units.
     """
 
     def __init__(self, reader: str = "nibabel", hu_offset: float | None = None) -> None:
@@ -93,35 +98,41 @@ class LoadVolume(Transform):
 class SliceToFrame(InvertibleTransform):
     """Turn a volume into a sequence of upright pictures, (C, X, Y, Z) to (1, T, H, W).
 
-    A 3D volume (C = 1) gives its axial slices, feet to head. A 4D cine (C = time points) gives one stored slice over time.
-    In axial pictures H runs anterior to posterior and W from the patient's right to left; in coronal and sagittal cine H runs
-    head to feet. The affine of the result maps (t, h, w) to RAS millimetres; for cine, t runs along the slice normal.
+    A 3D volume (C = 1) gives its axial slices, feet to head. A 4D cine (C = time points) gives one stored slice over
+    time. In axial pictures H runs anterior to posterior and W from the patient's right to left; in coronal and sagittal
+    cine H runs head to feet. The affine of the result maps (t, h, w) to RAS millimetres; for cine, t runs along the
+    slice normal.
 
     Args:
-        cine_slice: which stored slice of a cine; None is the middle one. Not used for 3D.
+        cine_slice: which slice of a cine, from 0, in the order of the file; None is the middle one. Not used for 3D.
     """
 
     def __init__(self, cine_slice: int | None = None) -> None:
-        self.cine_slice = cine_slice
+        self.cine_slice = None if cine_slice is None else _whole_number("cine_slice", cine_slice, 0)
 
-    def _layout(self, img: Tensor, affine: np.ndarray) -> tuple[int, int]:
+    def _layout(self, img: Tensor, cine_slice: int | None) -> tuple[int, int]:
         """Axis that is cut (0…2), and the slice taken of it; slice -1 means all of them (3D)."""
         if img.shape[0] == 1:
             return 2, -1
         original = img.meta.get("original_affine") if isinstance(img, MetaTensor) else None
         # after Orientation axis i is world axis i, so the stored third axis is where its world axis is
-        axis = 2 if original is None else int(nib.io_orientation(np.asarray(original, dtype=np.float64))[2, 0])
+        axis, towards = 2, 1
+        if original is not None:
+            axis, towards = nib.io_orientation(np.asarray(original, dtype=np.float64))[2].astype(int).tolist()
         size = img.shape[1 + axis]
-        index = size // 2 if self.cine_slice is None else self.cine_slice
-        if not 0 <= index < size:
-            raise ValueError(f"cine_slice: expected 0 to {size - 1} for this cine of {size} slices, got {index}")
-        return axis, index
+        if cine_slice is None:
+            return axis, size // 2
+        if _whole_number("cine_slice", cine_slice, 0) >= size:
+            raise ValueError(f"cine_slice: expected 0 to {size - 1} for this cine of {size} slices, got {cine_slice}")
+        stored_as_oriented = towards == (1 if ORIENTATION[axis] in "RAS" else -1)
+        return axis, cine_slice if stored_as_oriented else size - 1 - cine_slice
 
-    def __call__(self, img: Tensor) -> MetaTensor:
+    def __call__(self, img: Tensor, cine_slice: int | None = None) -> MetaTensor:
         """Cut the volume.
 
         Args:
             img: shape (C, X, Y, Z), oriented LPS.
+            cine_slice: goes before the one of the constructor.
 
         Raises:
             ValueError: not four axes, not oriented LPS, or no such cine slice.
@@ -135,7 +146,7 @@ class SliceToFrame(InvertibleTransform):
                 f"SliceToFrame: expected orientation {''.join(ORIENTATION)}, got {''.join(map(str, codes))}; put "
                 f"Orientationd(axcodes='LPS') before it"
             )
-        axis, index = self._layout(img, affine)
+        axis, index = self._layout(img, self.cine_slice if cine_slice is None else cine_slice)
         rows, columns = {2: (1, 0), 1: (2, 0), 0: (2, 1)}[axis]
         values = img.as_tensor() if isinstance(img, MetaTensor) else img
         if index < 0:
@@ -180,14 +191,15 @@ class SliceToFrame(InvertibleTransform):
 class WindowHU(Transform):
     """Clip to a window and scale it to [0, 1].
 
-    A cine in arbitrary units (`intensity` in its meta data) has no HU to window: its 1st and 99th percentile become 0 and 1.
+    A cine in arbitrary units (`intensity` in its meta data) has no HU to window: its 1st and 99th percentiles become 0
+    and 1.
 
     Args:
         window: lower and upper HU.
     """
 
     def __init__(self, window: Sequence[float] = (-200.0, 900.0)) -> None:
-        if len(window) != 2 or not float(window[0]) < float(window[1]):
+        if len(window) != 2 or not -math.inf < float(window[0]) < float(window[1]) < math.inf:
             raise ValueError(f"window: expected [lower, upper] in HU with lower < upper, got {list(window)}")
         self.window = (float(window[0]), float(window[1]))
 
@@ -204,15 +216,15 @@ class WindowHU(Transform):
 class ResizeFrames(InvertibleTransform):
     """Resize every frame to a square, keeping its aspect ratio, (C, T, H, W) to (C, T, S, S).
 
-    The longer side becomes S; the shorter one is padded with zeros (the window's lower end) on both sides. Shrinking averages
-    areas, so that thin walls do not vanish; enlarging is bilinear. Frames are never mixed with each other.
+    The longer side becomes S; the shorter one is padded with zeros (the window's lower end) on both sides. Shrinking
+    averages areas, so that thin walls do not vanish; enlarging is bilinear. Frames are never mixed with each other.
 
     Args:
         frame_size: S in pixels.
     """
 
-    def __init__(self, frame_size: int = 512) -> None:
-        self.frame_size = _positive_integer("frame_size", frame_size, 8)
+    def __init__(self, frame_size: int = FRAME_SIZE) -> None:
+        self.frame_size = _whole_number("frame_size", frame_size, 8)
 
     def __call__(self, img: Tensor) -> MetaTensor:
         """Resize floating-point frames in [0, 1]."""
@@ -287,17 +299,17 @@ class QuantizeFrames(InvertibleTransform):
 class PadFrames(InvertibleTransform):
     """Bring a sequence to a fixed length, (C, T, H, W) to (C, L, H, W): zeros after the end, or fewer frames.
 
-    Meta data: `num_frames` (real frames, 1…L) and `frame_indices` (int64, shape (L,): where each frame came from, -1 for
-    padding).
+    Meta data: `num_frames` (real frames, 1…L) and `frame_indices` (int64, shape (L,): where each frame came from, -1
+    for padding).
 
     Args:
         sequence_length: L.
-        sampling: for sequences longer than L. "even" takes L frames evenly from first to last; "first" takes the first L and
-            loses the rest, as the replaced pipeline did.
+        sampling: for sequences longer than L. "even" takes L frames evenly from first to last; "first" takes the first
+            L and loses the rest, as the replaced pipeline did.
     """
 
-    def __init__(self, sequence_length: int = 200, sampling: str = "even") -> None:
-        self.sequence_length = _positive_integer("sequence_length", sequence_length)
+    def __init__(self, sequence_length: int = SEQUENCE_LENGTH, sampling: str = "even") -> None:
+        self.sequence_length = _whole_number("sequence_length", sequence_length)
         if sampling not in SAMPLING:
             raise ValueError(f"sampling: expected one of {', '.join(SAMPLING)}, got {sampling!r}")
         self.sampling = sampling
@@ -337,10 +349,10 @@ class PadFrames(InvertibleTransform):
         return out
 
     def inverse(self, data: Tensor) -> MetaTensor:
-        """Drop the padding. Frames left out by even sampling repeat the nearest kept one; those after "first" are zero."""
+        """Drop the padding. Frames left out by even sampling repeat the nearest kept one, those after "first" are 0."""
         info = self.pop_transform(data)
         kept = np.asarray(info[TraceKeys.EXTRA_INFO]["kept"])
-        total = tuple(info[TraceKeys.ORIG_SIZE])[0]
+        total = info[TraceKeys.ORIG_SIZE][0]
         values = data.as_tensor() if isinstance(data, MetaTensor) else data
         source = np.abs(np.arange(total)[:, None] - kept[None]).argmin(1)
         frames = values[:, source]
@@ -365,7 +377,7 @@ class LoadVolumed(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace each path by its volume."""
         d = dict(data)
-        offset = d.pop("hu_offset", None)  # goes on in the meta data; not every case has one, and a batch needs equal keys
+        offset = d.pop("hu_offset", None)  # goes on in the meta data
         for key in self.key_iterator(d):
             d[key] = self.load(d[key], offset)
         return d
@@ -400,9 +412,9 @@ class SliceToFramed(_InvertibleMap):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
+        own = d.pop("cine_slice", None)
         for key in self.key_iterator(d):
-            own = d.get("cine_slice")
-            d[key] = (self.step if own is None else SliceToFrame(int(own)))(d[key])
+            d[key] = self.step(d[key], own)
         return d
 
 
@@ -426,7 +438,7 @@ class WindowHUd(MapTransform):
 class ResizeFramesd(_InvertibleMap):
     """Dictionary form of `ResizeFrames`."""
 
-    def __init__(self, keys: KeysCollection, frame_size: int = 512, allow_missing_keys: bool = False) -> None:
+    def __init__(self, keys: KeysCollection, frame_size: int = FRAME_SIZE, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
         self.step = ResizeFrames(frame_size)
 
@@ -445,7 +457,7 @@ class PadFramesd(_InvertibleMap):
     def __init__(
         self,
         keys: KeysCollection,
-        sequence_length: int = 200,
+        sequence_length: int = SEQUENCE_LENGTH,
         sampling: str = "even",
         allow_missing_keys: bool = False,
     ) -> None:

@@ -1,4 +1,4 @@
-"""The bundle keeps MONAI's contracts: config ids, metadata, export, one preprocessing, and figures that repeat from its outputs."""
+"""The bundle keeps MONAI's contracts: config ids, metadata, export, one preprocessing, and figures that repeat from its table."""
 
 from __future__ import annotations
 

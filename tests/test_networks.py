@@ -212,7 +212,15 @@ def pooled_by_hand(model: CNNLSTM, states: Tensor, last: Tensor) -> Tensor:
 def test_dropout_acts_between_layers_in_training_only(frames: Tensor) -> None:
     model = CNNLSTM(hidden_size=8, num_layers=2, dropout=0.5)
 
-    assert not torch.equal(model(frames), model(frames))
+    inputs: list[Tensor] = []
+    for layer in model.lstm.layers:
+        layer.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
+
+    first, second = model(frames), model(frames)
+
+    assert not torch.equal(first, second)
+    assert torch.equal(inputs[0], inputs[2])
+    assert 0 < (inputs[1] == 0).float().mean() < 1
     model.eval()
     assert torch.equal(model(frames), model(frames))
 
@@ -396,6 +404,22 @@ def test_group_norm_takes_over_the_affine_weights() -> None:
     assert replaced[2].weight is None
 
 
+@pytest.mark.parametrize(("channels", "groups"), [(96, 32), (48, 16), (40, 8), (12, 4), (6, 2), (7, 1)])
+def test_groups_are_the_largest_power_of_two_that_divides_the_channels(channels: int, groups: int) -> None:
+    assert FrameEncoder(nn.BatchNorm2d(channels), in_channels=channels).network.num_groups == groups
+
+
+def test_mixed_precision_gives_nearly_the_same(frames: Tensor, num_frames: Tensor) -> None:
+    model = CNNLSTM(hidden_size=8, num_layers=2, bidirectional=True, pooling="attention")
+
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(frames, num_frames)
+    logits.float().sum().backward()
+
+    assert_equal(logits.float(), model(frames, num_frames), atol=0.05)
+    assert all(weight.grad.isfinite().all() for weight in model.parameters())
+
+
 def test_a_network_that_is_a_batch_norm_is_replaced_too() -> None:
     assert isinstance(FrameEncoder(nn.BatchNorm2d(64), in_channels=64).network, nn.GroupNorm)
 
@@ -534,3 +558,67 @@ def test_wrong_frames_are_refused(frames: Tensor) -> None:
         model(frames.to(torch.int16))
     with pytest.raises(ValueError, match="expected frames of 1 channels, came 2"):
         model(frames.repeat(1, 2, 1, 1, 1))
+
+
+class CountingCNN(nn.Module):
+    """A 2D network that counts the frames it has read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.read = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.read += len(images)
+        features: Tensor = self.conv(images)
+        return features
+
+
+def remembering_encoder() -> tuple[FrameEncoder, CountingCNN]:
+    network = CountingCNN()
+    encoder = FrameEncoder(network, trainable=False)
+    network.read = 0
+    return encoder, network
+
+
+def test_frozen_encoder_reads_a_case_once_in_training_and_its_validation(frames: Tensor, num_frames: Tensor) -> None:
+    encoder, network = remembering_encoder()
+    pixels = frames.mul(255).to(torch.uint8)
+    expected = encoder.eval()(pixels, num_frames)
+    network.read = 0
+    first = encoder.train()(pixels, num_frames)
+    assert network.read == int(num_frames.sum())
+    again = encoder.eval()(pixels, num_frames)
+    one = encoder(pixels[1:2, :, : num_frames[1]], num_frames[1:2])
+    assert network.read == int(num_frames.sum())
+    assert torch.equal(first, expected) and torch.equal(again, expected)
+    assert torch.equal(one[0], expected[1, : num_frames[1]])
+
+
+def test_frozen_encoder_remembers_nothing_when_only_predicting(frames: Tensor, num_frames: Tensor) -> None:
+    encoder, network = remembering_encoder()
+    encoder.eval()
+    for _ in range(2):
+        encoder(frames.mul(255).to(torch.uint8), num_frames)
+    assert network.read == 2 * int(num_frames.sum()) and not encoder._memory
+
+
+def test_other_frames_or_weights_are_not_taken_from_memory(frames: Tensor, num_frames: Tensor) -> None:
+    encoder, network = remembering_encoder()
+    pixels = frames.mul(255).to(torch.uint8)
+    encoder.train()(pixels, num_frames)
+    other = pixels.clone()
+    other[0, 0, 0, 0, 0] += 1
+    assert not torch.equal(encoder(other, num_frames)[0], encoder(pixels, num_frames)[0])
+    state = {name: value * 2 for name, value in encoder.state_dict().items()}
+    encoder.load_state_dict(state)
+    fresh = FrameEncoder(copy.deepcopy(network), trainable=False).eval()
+    assert torch.equal(encoder(pixels, num_frames), fresh(pixels, num_frames))
+
+
+def test_memory_of_features_is_bounded(frames: Tensor, num_frames: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monai_chd.networks.MEMORY_LIMIT", 0)
+    encoder, network = remembering_encoder()
+    for _ in range(2):
+        encoder.train()(frames.mul(255).to(torch.uint8), num_frames)
+    assert network.read == 2 * int(num_frames.sum()) and not encoder._memory

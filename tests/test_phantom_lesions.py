@@ -8,6 +8,7 @@ import pytest
 from scipy import ndimage
 
 from monai_chd.labels import FLAGS
+from monai_chd.phantom_anatomy import normal_heart
 from monai_chd.phantom_layers import LABELS
 from monai_chd.phantom_lesions import LESIONS, Extent, apply_lesions, check_flags
 from monai_chd.phantom_volume import make_volume
@@ -66,12 +67,12 @@ def narrowest(aorta):
     depth = ndimage.distance_transform_edt(np.pad(aorta, 1))[1:-1, 1:-1, 1:-1]
     start = np.unravel_index(depth.argmax(), depth.shape)
     end = np.unravel_index(depth[:, :, 4].argmax(), depth.shape[:2])
-    fits = [r for r in np.arange(0, 6, 0.25) if (found := ndimage.label(depth > r)[0])[start] and found[start] == found[(*end, 4)]]
-    return max(fits, default=0.0)
+    found = {radius: ndimage.label(depth > radius)[0] for radius in np.arange(0, 6, 0.25)}
+    return max((r for r, pieces in found.items() if pieces[start] and pieces[start] == pieces[(*end, 4)]), default=0.0)
 
 
 def test_normal_heart_has_only_normal_contacts_and_whole_structures():
-    for seed in range(3):
+    for seed in (0, 1, SEED, 20):
         numbers = labels(seed=seed)
         assert contacts(numbers, least=1) == NORMAL_CONTACTS
         assert [pieces(numbers == number) for number in range(1, 8)] == [1] * 7
@@ -88,7 +89,7 @@ def test_euler_number_of_a_ball_and_a_ring():
 def test_every_populated_flag_has_an_edit_and_avsd_has_none():
     assert set(FLAGS) - set(LESIONS) == {"AVSD"}
     assert check_flags(["PDA", "ASD"]) == ["ASD", "PDA"]
-    with pytest.raises(ValueError, match="AVSD.*ASD\\+VSD"):
+    with pytest.raises(ValueError, match=r"AVSD.*ASD\+VSD"):
         check_flags(["AVSD"])
     with pytest.raises(ValueError, match="cannot draw TOF: expected diagnosis flags out of ASD"):
         check_flags(["TOF"])
@@ -136,8 +137,11 @@ def test_coarctation_is_a_short_narrowing_and_hypoplasia_a_long_one(seed):
 @pytest.mark.parametrize("seed", [SEED, 20])
 def test_double_arch_closes_a_ring(seed):
     assert volume(seed=20)[2]["right_arch"] and not volume()[2]["right_arch"]
-    assert euler_number(labels(seed=seed) == AO) == 1
-    assert euler_number(labels("DAA", seed) == AO) == 0
+    for diagnosis, number in (("", 1), ("DAA", 0)):
+        aorta = np.pad(labels(diagnosis, seed) == AO, 3)
+        assert (
+            euler_number(ndimage.binary_closing(aorta)) == number
+        )  # closing: voxels may touch at a corner in the fork
 
 
 @pytest.mark.parametrize("seed", [SEED, 20])
@@ -151,19 +155,15 @@ def test_pulmonary_atresia_has_small_arteries_on_no_ventricle():
 
 
 def test_anomalous_veins_leave_the_left_atrium_for_the_right_in_both_variants():
-    left_free = set()
-    for seed in range(6):
+    without_veins = set()
+    for seed in (0, 1):
         numbers = labels("APVC", seed)
         assert (LA, RA) in contacts(numbers)
         found = ndimage.label(numbers == LA)[0]
         assert pieces(numbers == LA) >= 2
-        atrium = np.bincount(found[found > 0]).argmax() if seed is None else found[_touching(numbers, LV) & (found > 0)][0]
-        left_free.add(bool(np.sum(found == atrium) < 0.6 * np.sum(labels(seed=seed) == LA)))
-    assert left_free == {True, False}
-
-
-def _touching(numbers, number):
-    return ndimage.binary_dilation(numbers == number)
+        atrium = found == found[ndimage.binary_dilation(numbers == LV) & (found > 0)][0]
+        without_veins.add(bool(atrium.sum() < 0.6 * np.sum(labels(seed=seed) == LA)))
+    assert without_veins == {True, False}  # total and partial
 
 
 def test_double_superior_cava_has_one_on_each_side_of_the_aorta():
@@ -186,13 +186,13 @@ def test_sling_passes_behind_the_trachea(seed):
     def behind(diagnosis):
         image, numbers, _ = volume(diagnosis, seed)
         airway, _ = ndimage.label(image < 110)
-        airway = (airway > 0) & (airway != airway[0, 0, 0])
+        outside = np.union1d(airway[[0, -1]], airway[:, [0, -1]])
+        airway = (airway > 0) & ~np.isin(airway, outside)
+        fork = max(k for k in range(56) if ndimage.label(airway[:, :, k])[1] > 1)
         voxels = 0
-        for k in range(28, 56):
-            found, count = ndimage.label(airway[:, :, k])
-            columns, rows = np.nonzero(found)
-            if count == 1 and len(columns) > 4:  # one lumen: the trachea, above its fork
-                voxels += np.sum(numbers[columns.min() : columns.max() + 1, : rows.min(), k] == PA)
+        for k in range(fork + 1, 52):
+            columns, rows = np.nonzero(airway[:, :, k])
+            voxels += np.sum(numbers[columns.min() : columns.max() + 1, : rows.min(), k] == PA)
         return voxels
 
     assert behind("") == 0 and behind("PAS") > 20
@@ -200,7 +200,15 @@ def test_sling_passes_behind_the_trachea(seed):
 
 
 @pytest.mark.parametrize(
-    "diagnosis", ["ASD+VSD+PA+DSVC+PDA", "VSD+CAT+IAA+PDA", "ASD+ToF+DAA+PDA", "VSD+DORV+CA+AAH+PDA", "ASD+VSD+TGA+PDA", "ASD+APVC"]
+    "diagnosis",
+    [
+        "ASD+VSD+PA+DSVC+PDA",
+        "VSD+CAT+IAA+PDA",
+        "ASD+ToF+DAA+PDA",
+        "VSD+DORV+CA+AAH+PDA",
+        "ASD+VSD+TGA+PDA",
+        "ASD+PAS",
+    ],
 )
 def test_combinations_of_the_workbook_can_be_drawn(diagnosis):
     numbers = labels(diagnosis)
@@ -211,8 +219,6 @@ def test_combinations_of_the_workbook_can_be_drawn(diagnosis):
 
 
 def test_any_set_of_flags_can_be_applied():
-    from monai_chd.phantom_anatomy import normal_heart
-
     rng = np.random.default_rng(0)
     for _ in range(200):
         heart = normal_heart(right_arch=bool(rng.integers(2)))
@@ -226,4 +232,4 @@ def test_extent_stays_between_its_ends_and_severe_when_told():
     drawn = [Extent(rng)(3.0, 6.5) for _ in range(200)]
     severe = [Extent(rng, 0.7)(0.6, 0.35) for _ in range(200)]
     assert 3.0 <= min(drawn) < 3.3 and 6.2 < max(drawn) <= 6.5
-    assert 0.35 <= min(severe) and max(severe) <= 0.425
+    assert min(severe) >= 0.35 and max(severe) <= 0.425

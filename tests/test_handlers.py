@@ -1,0 +1,441 @@
+"""A stopped training goes on to the same weights, the best model stays, and costs, curves and predictions are told."""
+
+import csv
+import json
+import random
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from monai.data import MetaTensor
+from PIL import Image
+from tiny_cohort import write_cohort
+
+from monai_chd import handlers
+from monai_chd.cli import main
+from monai_chd.datalist import prepare
+from monai_chd.handlers import Checkpoints, CostEstimate, LearningCurves, Predictions, new_output, probability_loss
+from monai_chd.networks import CNNLSTM
+
+TRUST = "ignore:parsing config_file:UserWarning"  # MONAI says so of every config
+pytestmark = pytest.mark.filterwarnings(TRUST)
+
+TINY = [
+    "--frame_size",
+    "16",
+    "--sequence_length",
+    "8",
+    "--hidden_size",
+    "8",
+    "--learning_rate",
+    "0.01",
+    "--lr_decay",
+    "0.9",
+    "--batch_size",
+    "2",
+]
+
+
+@pytest.fixture(scope="module")
+def datalist(tmp_path_factory) -> Path:
+    """12 patients, two folds, nothing held out."""
+    folder = tmp_path_factory.mktemp("handlers")
+    prepare(write_cohort(folder / "cohort", 12), folder / "work", folds=2, test_fraction=0)
+    return folder / "work" / "datalist.json"
+
+
+def train(datalist: Path, out: Path, epochs: int, *more: str) -> int:
+    return main(["train", str(datalist), "--out", str(out), "--max_epochs", str(epochs), *TINY, *more])
+
+
+@pytest.fixture(autouse=True)
+def excepthook(monkeypatch):
+    """A run of the bundle sets it."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+
+@pytest.fixture(scope="module")
+def runs(datalist, tmp_path_factory) -> SimpleNamespace:
+    """The same training of four epochs, once in one go and once stopped after two and resumed."""
+    folder = tmp_path_factory.mktemp("runs")
+    hook = sys.excepthook
+    assert train(datalist, folder / "whole", 4) == 0
+    assert train(datalist, folder / "parts", 2) == 0
+    half = torch.load(folder / "parts" / "models" / "last.pt", weights_only=True)
+    assert train(datalist, folder / "parts", 4, "--resume", "true") == 0
+    sys.excepthook = hook
+    return SimpleNamespace(whole=folder / "whole", parts=folder / "parts", half=half)
+
+
+def last(out: Path) -> dict:
+    return torch.load(out / "models" / "last.pt", weights_only=True)
+
+
+def assert_equal_tensors(left: object, right: object) -> None:
+    assert type(left) is type(right)
+    if isinstance(left, dict):
+        assert left.keys() == right.keys()
+        for key in left:
+            assert_equal_tensors(left[key], right[key])
+    elif isinstance(left, (list, tuple)):
+        assert len(left) == len(right)
+        for a, b in zip(left, right, strict=True):
+            assert_equal_tensors(a, b)
+    elif isinstance(left, torch.Tensor):
+        assert torch.equal(left, right)
+    else:
+        assert left == right
+
+
+# stop and resume
+
+
+def test_two_epochs_and_two_resumed_give_the_four_to_the_last_bit(runs):
+    whole, parts = last(runs.whole), last(runs.parts)
+    assert (whole["epoch"], parts["epoch"], runs.half["epoch"]) == (4, 4, 2)
+    for key in ("network", "optimizer", "lr_scheduler", "best", "history", "rng"):
+        assert_equal_tensors(whole[key], parts[key])
+    assert_equal_tensors(
+        *(torch.load(out / "models" / "model.pt", weights_only=True) for out in (runs.whole, runs.parts))
+    )
+    assert (runs.whole / "learning_curves.csv").read_text() == (runs.parts / "learning_curves.csv").read_text()
+
+
+def test_the_epochs_differ_so_the_comparison_means_something(runs):
+    states = runs.half["network"], last(runs.whole)["network"]
+    assert not all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    losses = [row["train_loss"] for row in last(runs.whole)["history"]]
+    assert len(set(losses)) == 4
+
+
+def test_the_model_is_a_bare_state_dict_of_tensors(runs):
+    state = torch.load(runs.whole / "models" / "model.pt", weights_only=True)
+    assert all(isinstance(value, torch.Tensor) for value in state.values())
+    CNNLSTM("small_cnn", hidden_size=8).load_state_dict(state)
+
+
+def test_the_best_metric_is_the_best_of_the_history(runs):
+    saved = last(runs.parts)
+    assert saved["best"] == max(row["val_macro_f1"] for row in saved["history"])
+
+
+def test_a_folder_with_a_model_is_not_trained_into_again(runs, datalist, capsys):
+    before = {path: path.read_bytes() for path in (runs.whole / "models").iterdir()}
+    assert train(datalist, runs.whole, 1) == 1
+    assert (
+        "already holds a model; choose another --output_dir, or go on with it with --resume true"
+        in capsys.readouterr().err
+    )
+    assert {path: path.read_bytes() for path in (runs.whole / "models").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ((), "already trained for 4 epochs; ask for more with --max_epochs N"),
+        (("--max_epochs", "9", "--window", "[0, 100]"), "window [-200, 900] (asked: [0, 100])"),
+    ],
+    ids=["no more epochs", "other settings"],
+)
+def test_resuming_what_cannot_go_on_is_refused_and_changes_nothing(runs, datalist, capsys, more, message):
+    before = {path: path.read_bytes() for path in (runs.parts / "models").iterdir()}
+    assert train(datalist, runs.parts, 4, "--resume", "true", *more) == 1
+    assert message in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (runs.parts / "models").iterdir()} == before
+
+
+def test_an_output_folder_is_refused_when_it_holds_either_file_or_none_to_resume(tmp_path):
+    new_output(tmp_path / "new" / "deep")
+    with pytest.raises(FileNotFoundError, match=r"last\.pt: nothing to resume from; train without --resume first"):
+        new_output(tmp_path, resume=True)
+    (tmp_path / "models").mkdir()
+    for name in ("model.pt", "last.pt"):
+        (tmp_path / "models" / name).touch()
+        with pytest.raises(ValueError, match="already holds a model"):
+            new_output(tmp_path)
+        (tmp_path / "models" / name).unlink()
+    new_output(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="file: cannot write there"):
+        new_output(tmp_path / "file")
+
+
+# checkpoints and curves on engines of their own, with scores given
+
+
+def engines(tmp_path, scores, *, resume=False, interval=1, network=None):
+    """A trainer whose epochs get the given validation scores; returns it and its checkpoints."""
+    network = network or torch.nn.Linear(1, 1)
+
+    def step(engine, batch):
+        with torch.no_grad():
+            network.weight += 1
+        return [{"loss": torch.tensor(float(engine.state.iteration))}]
+
+    trainer, evaluator = Engine(step), Engine(lambda engine, batch: None)
+    trainer.state.rank = 0
+    evaluator.state.key_metric_name = "score"
+
+    def validate(engine):
+        evaluator.state.epoch = engine.state.epoch
+        evaluator.state.metrics = {"score": scores[engine.state.epoch - 1]}
+
+    trainer.add_event_handler(Events.EPOCH_COMPLETED(every=interval), validate)
+    curves = LearningCurves(tmp_path, evaluator)
+    curves.attach(trainer)
+    checkpoints = Checkpoints(
+        tmp_path, {"network": network}, evaluator, curves, settings={"frame_size": 16}, cases=[{"patient": "1"}],
+        resume=resume,
+    )  # fmt: skip
+    checkpoints.attach(trainer)
+    return trainer, checkpoints
+
+
+def saved_weight(tmp_path) -> float:
+    return torch.load(tmp_path / "models" / "model.pt", weights_only=True)["weight"].item()
+
+
+def start_at_zero() -> torch.nn.Linear:
+    network = torch.nn.Linear(1, 1)
+    torch.nn.init.zeros_(network.weight)
+    return network
+
+
+@pytest.fixture
+def no_picture(monkeypatch):
+    """Drawing takes most of the time of an epoch."""
+    monkeypatch.setattr(handlers, "learning_curves_figure", lambda history, path: None)
+
+
+@pytest.mark.usefixtures("no_picture")
+@pytest.mark.parametrize(
+    ("scores", "best_epoch"), [([0.1, 0.5, 0.3, 0.5], 2), ([0.9, 0.8, 0.7], 1), ([0.0, 0.0, 0.2], 3), ([-3, -2, -4], 2)]
+)
+def test_the_model_kept_is_the_first_with_the_best_score(tmp_path, scores, best_epoch):
+    trainer, checkpoints = engines(tmp_path, scores, network=start_at_zero())
+    trainer.run([0, 0], max_epochs=len(scores))
+    assert saved_weight(tmp_path) == 2 * best_epoch  # a step adds one, an epoch has two
+    assert checkpoints.best == max(scores)
+
+
+@pytest.mark.usefixtures("no_picture")
+def test_a_worse_epoch_after_resuming_does_not_replace_the_best_model(tmp_path):
+    trainer, _ = engines(tmp_path, [0.5, 0.4], network=start_at_zero())
+    trainer.run([0], max_epochs=2)
+    trainer, checkpoints = engines(tmp_path, [9, 9, 0.45, 0.6], resume=True)
+    trainer.run([0], max_epochs=3)
+    assert (saved_weight(tmp_path), checkpoints.best) == (1, 0.5)
+    trainer, checkpoints = engines(tmp_path, [9, 9, 9, 0.6], resume=True)
+    trainer.run([0], max_epochs=4)
+    assert (saved_weight(tmp_path), checkpoints.best) == (4, 0.6)
+
+
+@pytest.mark.usefixtures("no_picture")
+def test_an_epoch_without_validation_neither_saves_a_model_nor_repeats_old_figures(tmp_path):
+    trainer, _ = engines(tmp_path, [0.1, 0.2, 0.3, 0.9, 0.1], interval=2, network=start_at_zero())
+    trainer.run([0], max_epochs=5)
+    assert saved_weight(tmp_path) == 4
+    with (tmp_path / "learning_curves.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["score"] for row in rows] == ["", "0.2", "", "0.9", ""]
+
+
+def test_other_processes_than_the_first_write_nothing(tmp_path):
+    trainer, _ = engines(tmp_path, [0.1])
+    trainer.state.rank = 1
+    trainer.run([0], max_epochs=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("no_picture")
+def test_the_loss_scale_of_mixed_precision_goes_on_where_it_stopped(tmp_path):
+    trainer, _ = engines(tmp_path, [0.1])
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    trainer.run([0], max_epochs=1)
+    trainer, _ = engines(tmp_path, [0.1, 0.1], resume=True)
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=65536.0)
+    trainer.run([0], max_epochs=2)
+    assert trainer.scaler.state_dict()["scale"] == 8.0
+
+
+def test_learning_curves_are_the_means_of_each_epoch_and_a_picture(tmp_path):
+    trainer, checkpoints = engines(tmp_path, [0.25, 0.5])
+    trainer.run([0, 0, 0], max_epochs=2)
+    expected = [{"epoch": 1, "train_loss": 2.0, "score": 0.25}, {"epoch": 2, "train_loss": 5.0, "score": 0.5}]
+    assert checkpoints.curves.history == expected
+    with (tmp_path / "learning_curves.csv").open() as file:
+        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    assert rows == expected
+    with Image.open(tmp_path / "learning_curves.png") as picture:
+        assert picture.format == "PNG" and min(picture.size) > 100
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_random_states_come_back_of_all_three_generators():
+    def draw():
+        return random.random(), float(np.random.rand()), float(np.random.randn()), torch.rand(1).item()
+
+    np.random.randn()  # leaves half of a pair in the generator
+    state = handlers._rng_state()
+    first = draw()
+    assert draw() != first
+    handlers._restore_rng(state)
+    assert draw() == first
+
+
+def test_the_validation_loss_is_the_mean_negative_log_of_the_true_class():
+    probabilities, labels = torch.tensor([[0.5, 0.25, 0.25], [0.0, 0.0, 1.0]]), torch.tensor([0, 2])
+    assert probability_loss(probabilities, labels).item() == pytest.approx(np.log(2) / 2)
+    expected = torch.nn.functional.cross_entropy(probabilities[:1].log(), labels[:1])
+    assert probability_loss(probabilities[:1], labels[:1]).item() == pytest.approx(expected.item())
+    assert torch.isfinite(probability_loss(torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([0])))
+
+
+# cost
+
+
+def steps(monkeypatch, seconds: list[float], *, epochs: int, length: int, batch: int, **choices) -> CostEstimate:
+    """A training whose steps end at the given times of the clock, up to the last of them."""
+    clock = iter(seconds)
+    monkeypatch.setattr(handlers.time, "monotonic", lambda: next(clock))
+    engine = Engine(lambda engine, data: setattr(engine.state, "batch", [None] * batch))
+    cost = CostEstimate(**choices)
+    cost.attach(engine)
+    engine.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda e: e.state.iteration == len(seconds) + 2 and e.terminate()
+    )
+    engine.run(range(length), max_epochs=epochs)
+    return cost
+
+
+def test_the_cost_is_told_once_after_three_steps_without_the_first(monkeypatch, capsys):
+    # 20 s to warm up, then 6 s a step of 2 cases: 10 epochs of 5 steps and 10 validations of 4 cases at a third each
+    steps(monkeypatch, [20.0, 26.0, 32.0], epochs=10, length=5, batch=2, validation_cases=4)
+    out = capsys.readouterr().out
+    minutes = 10 * (5 * 6 + 4 / 2 * 6 / 3) / 60
+    assert out.startswith(f"estimated: about {minutes:.1f} minutes in all (3.00 s a case), peak memory so far ")
+    assert re.search(r"peak memory so far \d+\.\d GiB", out)
+    assert out.count("\n") == 1 and "Cheaper" not in out
+
+
+def test_a_training_of_over_two_hours_names_cheaper_settings(monkeypatch, capsys):
+    steps(monkeypatch, [0.0, 10.0, 20.0], epochs=100, length=10, batch=1, validation_cases=0)
+    out = capsys.readouterr().out
+    assert out.startswith("estimated: about 2.8 hours in all (10.00 s a case)")
+    for setting in ("--frame_size 224", "--sequence_length 100", "--encoder efficientnet_lite0", "--max_epochs", "GPU"):
+        assert setting in out
+
+
+@pytest.mark.parametrize(("seconds", "long"), [(7200, False), (7201, True), (59, False)])
+def test_long_is_more_than_two_hours(seconds, long):
+    assert ("This is long" in CostEstimate(0).report(seconds, 1, 1)) == long
+
+
+def test_rarer_validations_cost_less(monkeypatch, capsys):
+    steps(monkeypatch, [0.0, 6.0, 12.0], epochs=1, length=10, batch=1, validation_cases=30, validation_interval=2)
+    assert capsys.readouterr().out.startswith("estimated: about 1.5 minutes")
+
+
+def test_two_steps_are_too_few_to_tell(monkeypatch, capsys):
+    steps(monkeypatch, [0.0, 6.0], epochs=1, length=2, batch=1, validation_cases=0)
+    assert capsys.readouterr().out == ""
+
+
+# predictions
+
+
+def predict(tmp_path, cases: list[dict], dataset_dir: Path, **choices) -> Predictions:
+    """Run the handler over cases {image, label, patient, pred, reason}, two a batch."""
+
+    def step(engine, chunk):
+        batch = []
+        for case in chunk:
+            image = MetaTensor(torch.zeros(1), meta={"filename_or_obj": str(case["image"])})
+            batch.append({**{k: v for k, v in case.items() if k != "pred"}, "image": image})
+        engine.state.batch = batch
+        return [{"pred": torch.tensor(case["pred"])} for case in chunk]
+
+    class KeepsBatch(Engine):
+        """As MONAI's engines, which put the decollated batch in place of the loaded one."""
+
+    engine = KeepsBatch(step)
+    predictions = Predictions(tmp_path / "out", dataset_dir, **choices)
+    predictions.attach(engine)
+    engine.run([cases[i : i + 2] for i in range(0, len(cases), 2)])
+    return predictions
+
+
+def table(tmp_path) -> list[dict[str, str]]:
+    with (tmp_path / "out" / "predictions.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def case(image, pred=(0.7, 0.2, 0.1), **more) -> dict:
+    return {"image": image, "pred": list(pred), **more}
+
+
+def test_images_are_named_relative_to_their_folder(tmp_path):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    images = [folder / "a" / "x.nii.gz", folder / "b" / "x.nii.gz", tmp_path / "other" / "x.nii.gz"]
+    predict(tmp_path, [case(image) for image in images], folder)
+    assert [row["image"] for row in table(tmp_path)] == ["../other/x.nii.gz", "a/x.nii.gz", "b/x.nii.gz"]
+    assert all(row["label"] == "" and row["prediction"] == "Cyanotic" for row in table(tmp_path))
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_names_do_not_depend_on_how_the_folder_is_written(tmp_path, monkeypatch):
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "scans")
+    monkeypatch.chdir(tmp_path)
+    ways = [("scans", "scans"), ("./scans", "scans"), (tmp_path / "scans", "scans"), (tmp_path / "scans", "link")]
+    ways.append(("link", "link"))
+    for image, folder in ways:
+        predict(tmp_path, [case(Path(image, "a", "x.nii.gz"))], Path(folder))
+        assert [row["image"] for row in table(tmp_path)] == ["a/x.nii.gz"]
+
+
+def test_a_single_file_is_named_by_its_name(tmp_path):
+    predict(tmp_path, [case(tmp_path / "x.nii.gz")], tmp_path / "x.nii.gz")
+    assert [row["image"] for row in table(tmp_path)] == ["x.nii.gz"]
+
+
+def test_scores_are_of_the_predictions_in_the_table(tmp_path, capsys):
+    sure = np.eye(3) * 0.7 + 0.1
+    cases = [
+        case(f"{i}.nii", sure[p], label=t, patient=str(i)) for i, (p, t) in enumerate([(0, 0), (1, 1), (2, 1), (2, 2)])
+    ]
+    predict(tmp_path, cases, tmp_path, score=True, context={"seed": 7, "part": "test"})
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["result"]["overall"]["accuracy"]["value"] == 0.75
+    assert metrics["result"]["confusion_matrix"] == [[1, 0, 0], [0, 1, 1], [0, 0, 1]]
+    assert (metrics["context"]["seed"], metrics["context"]["part"]) == (7, "test")
+    assert (tmp_path / "out" / "metrics.csv").is_file() and (tmp_path / "out" / "confusion_matrix.png").is_file()
+    out = capsys.readouterr().out
+    assert "predictions of 4 cases" in out and re.search(r"accuracy +0\.750 \[", out)
+
+
+def test_files_that_could_not_be_read_are_rows_without_figures_and_listed_at_the_end(tmp_path):
+    cases = [case("a.nii", reason=""), case("b.nii", reason="b.nii: truncated"), case("c.nii", reason="c.nii: no CT")]
+    predictions = predict(tmp_path, cases, tmp_path)
+    rows = {Path(row["image"]).name: row for row in table(tmp_path)}
+    assert (rows["a.nii"]["prediction"], rows["a.nii"]["abstain"]) == ("Cyanotic", "false")
+    assert (rows["b.nii"]["prediction"], rows["b.nii"]["Cyanotic"], rows["b.nii"]["reason"]) == (
+        "",
+        "",
+        "b.nii: truncated",
+    )
+    with pytest.raises(ValueError, match=r"2 of 3 files could not be read:\n  b\.nii: truncated\n  c\.nii: no CT"):
+        predictions.check()
+
+
+def test_when_all_files_were_read_nothing_is_raised_and_a_second_run_starts_afresh(tmp_path):
+    predictions = predict(tmp_path, [case("a.nii", reason="")], tmp_path)
+    predictions.check()
+    predictions._start()
+    assert predictions.rows == []
