@@ -189,10 +189,11 @@ class Checkpoints:
         if engine.state.rank:  # type: ignore[attr-defined]
             return
         network = _bare(self.parts["network"]).state_dict()
-        score = self.evaluator.state.metrics.get(self.evaluator.state.key_metric_name)  # type: ignore[attr-defined]
-        validated = self.evaluator.state.epoch == engine.state.epoch and score is not None
+        state: Any = self.evaluator.state
+        score = state.metrics.get(state.key_metric_name)
+        validated = state.epoch == engine.state.epoch and score is not None
         if validated and (self.best is None or score > self.best):
-            self.best = float(score)  # type: ignore[arg-type]
+            self.best = float(score)
             with replacing(self.folder / MODEL) as temporary:
                 torch.save(network, temporary)
         scaler = getattr(engine, "scaler", None)  # of mixed precision
@@ -304,7 +305,8 @@ class Predictions:
         return path.name if path == folder else Path(os.path.relpath(path, folder)).as_posix()
 
     def _collect(self, engine: Engine) -> None:
-        for case, output in zip(engine.state.batch, engine.state.output, strict=True):  # type: ignore[arg-type]
+        state: Any = engine.state
+        for case, output in zip(state.batch, state.output, strict=True):
             reason = str(case.get("reason", ""))
             label = case.get("label")
             self.rows.append(

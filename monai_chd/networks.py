@@ -185,7 +185,7 @@ class FrameEncoder(nn.Module):
             real = case[None, :, :count]  # (1, C, n, H, W)
             # autocast gives other features, and so would other weights: `_load_from_state_dict` forgets
             low = torch.is_autocast_enabled(frames.device.type)
-            key = f"{hashlib.sha256(real.cpu().contiguous().numpy()).hexdigest()} {low} {tuple(real.shape)}"
+            key = f"{hashlib.sha256(real.cpu().contiguous().numpy().data).hexdigest()} {low} {tuple(real.shape)}"
             known = self._memory.get(key)
             if known is None:
                 known = self._encode(real, torch.ones(1, count, dtype=torch.bool, device=frames.device))

@@ -71,6 +71,19 @@ def check_checkpoint(checkpoint: str | Path, settings: Mapping[str, Any]) -> Non
         )
 
 
+def check_counts(**counts: Any) -> None:
+    """Refuse counts that are no whole numbers of 1 or more, by the name of their config key.
+
+    Raises:
+        ValueError: lists every such key.
+    """
+    wrong = [
+        f"{key} {value!r}" for key, value in counts.items() if isinstance(value, bool) or not isinstance(value, int) or value < 1
+    ]
+    if wrong:
+        raise ValueError(f"expected a whole number of 1 or more for each of these, got {', '.join(wrong)}")
+
+
 def check_resumable(checkpoint: str | Path, settings: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> None:
     """Refuse to go on with a training on other settings or cases: what is noted beside its weights would become untrue.
 

@@ -153,6 +153,12 @@ def _flag_rows(
             f"{', '.join(map(str, frame.columns))}"
         )
     id_column = columns["index"] if "index" in columns else columns[known[0]]
+    if missing := [flag for flag in FLAGS if flag not in flag_columns]:
+        # without its column a flag is absent from every patient, which can turn a cyanotic one into a normal one
+        raise ValueError(
+            f"{path}: no column for {', '.join(missing)}; expected all of {', '.join(FLAGS)} (blank where nobody has it), got "
+            f"{', '.join(map(str, frame.columns))}"
+        )
     rows = []
     for number, (_, cells) in enumerate(frame.iterrows(), start=2):
         patient = _patient_id(_text(cells[id_column]))

@@ -27,7 +27,11 @@ from monai_chd.datalist import (
     report,
     summary,
 )
-from monai_chd.labels import CLASSES
+from monai_chd.labels import CLASSES, FLAGS
+
+
+def with_all_flags(*header):
+    return [*header, *(flag for flag in FLAGS if flag not in header)]
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +214,7 @@ def test_for_any_class_sizes_there_is_a_clear_refusal_or_a_sound_split():
 def test_a_workbook_of_flags_leaves_undetermined_patients_out_with_the_reason(tmp_path):
     book, folder = Workbook(), tmp_path / "cohort"
     flags = {"ToF": "1001 1002 1003", "VSD": "1004 1005 1006", "": "1007 1008 1009", "DORV": "1010", "APVC": "1011"}
-    book.active.append(["index", "VSD", "ToF", "DORV", "APVC"])
+    book.active.append(with_all_flags("index", "VSD", "ToF", "DORV", "APVC"))
     for flag, ids in flags.items():
         for number in map(int, ids.split()):
             write_scan(folder / f"ct_{number}_image.nii.gz", number)
@@ -317,7 +321,7 @@ def spoil(folder: Path) -> dict[str, str]:
     """Make one of every kind of fault in a cohort of ids 1001…; returns what the error must say of each, by name."""
     sound = [(n, CLASSES[n % 3]) for n in range(1001, 1010)]
     book = Workbook()
-    book.active.append(["index", "VSD", "ToF"])
+    book.active.append(with_all_flags("index", "VSD", "ToF"))
     for number, label in sound:
         book.active.append([number, int(label == "Non-Cyanotic"), int(label == "Cyanotic")])
     for row in ([1020, "yes", 0], [1021, 0, 0], [1022, 0, 0], [1022, 0, 0], [None, 1, 0]):

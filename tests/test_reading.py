@@ -333,10 +333,12 @@ def data_nowhere(folder):
 
 
 def broken_deflate_stream(folder):
-    path = save(folder / "scan.nii.gz", np.random.default_rng(2).integers(0, 999, (20, 20, 20)).astype(np.int16))
-    content = path.read_bytes()
-    path.write_bytes(content[:5000] + b"\xff" * 400 + content[5400:])
-    return path
+    content = save(folder / "scan.nii", np.tile(VOXELS, (4, 4, 4))).read_bytes()
+    (folder / "scan.nii").unlink()
+    packer = zlib.compressobj(wbits=31)
+    start = packer.compress(content[:9000]) + packer.flush(zlib.Z_FULL_FLUSH)
+    (folder / "scan.nii.gz").write_bytes(start + b"\x07" * 5000)  # no block begins so
+    return folder / "scan.nii.gz"
 
 
 def more_slices_than_bytes(folder):

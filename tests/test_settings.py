@@ -7,6 +7,7 @@ import pytest
 from torch import nn
 
 from monai_chd.settings import (
+    check_counts,
     check_checkpoint,
     check_resumable,
     check_unseen,
@@ -144,3 +145,9 @@ def test_a_training_goes_on_with_the_same_settings_and_cases_only(checkpoint):
             ValueError, match="was trained on other cases; resume with the datalist it was started with"
         ):
             check_resumable(checkpoint, SETTINGS, cases)
+
+
+def test_counts_below_one_are_refused_together():
+    check_counts(max_epochs=1, batch_size=20)
+    with pytest.raises(ValueError, match="max_epochs 0, batch_size 1.5, val_interval True"):
+        check_counts(max_epochs=0, batch_size=1.5, val_interval=True, early_stop_patience=3)

@@ -18,7 +18,9 @@ def write_book(path: Path, header: list, rows: list[list], sheet: str = "classif
     """A workbook; `before` names a decoy sheet that stands first."""
     book = Workbook()
     book.active.title = sheet
-    for row in [header, *rows]:
+    named = {str(name).strip().lower() for name in header}
+    others = [flag for flag in FLAGS if flag.lower() not in named] if len(named & {f.lower() for f in FLAGS}) > 1 else []
+    for row in [[*header, *others], *rows]:
         book.active.append(row)
     if before:
         book.create_sheet(before, 0).append(["notes", "of", "somebody"])
@@ -352,3 +354,13 @@ def test_no_table(tmp_path, names):
     touch(tmp_path, *names)
     with pytest.raises(FileNotFoundError, match=r"no table of diagnoses found; expected imageCHD_dataset_info\.xlsx"):
         find_table(tmp_path)
+
+
+def test_a_workbook_without_a_flags_column_is_refused(tmp_path):
+    # the twin data set names pulmonary atresia PuA; taken as absent, 15 cyanotic patients would change class
+    book = Workbook()
+    book.active.append(["index", *("PuA" if flag == "PA" else flag for flag in FLAGS)])
+    book.active.append([1001, *[1] * len(FLAGS)])
+    book.save(tmp_path / "a.xlsx")
+    with pytest.raises(ValueError, match="no column for PA; .*PuA"):
+        read_table(tmp_path / "a.xlsx")
