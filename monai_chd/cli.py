@@ -258,7 +258,9 @@ def _add_prepare(commands: Any) -> None:
         "check scans and table, draw the split, write datalist.json and excluded.csv",
         "The table is ImageCHD's workbook, or a .csv/.xlsx with an id or path column and a class column.",
     )
-    command.add_argument("source", metavar="COHORT", help="folder with the scans, and the table unless --table names one")
+    command.add_argument(
+        "source", metavar="COHORT", help="folder with the scans, and the table unless --table names one"
+    )
     command.add_argument("--out", required=True, metavar="WORK", help="folder to write to")
     command.add_argument("--table", help="table of diagnoses, when it is not in COHORT")
     command.add_argument("--folds", type=int, default=5, help="cross-validation folds of the training part")
@@ -281,7 +283,9 @@ def _add_bundle_commands(commands: Any) -> None:
         f"The settings of the training are taken from OUT. {keys}",
     )
     evaluate.add_argument("datalist", metavar="WORK/datalist.json")
-    evaluate.add_argument("--out", required=True, metavar="OUT", help="folder of the training; results go to OUT/evaluation")
+    evaluate.add_argument(
+        "--out", required=True, metavar="OUT", help="folder of the training; results go to OUT/evaluation"
+    )
     predict = _add(
         commands,
         "predict",
@@ -290,7 +294,9 @@ def _add_bundle_commands(commands: Any) -> None:
         f"No labels needed. The settings of the training are taken from OUT. {keys}",
     )
     predict.add_argument("source", metavar="SCANS", help="NIfTI file or folder")
-    predict.add_argument("--out", required=True, metavar="OUT", help="folder of the training; results go to OUT/inference")
+    predict.add_argument(
+        "--out", required=True, metavar="OUT", help="folder of the training; results go to OUT/inference"
+    )
     cache = _add(
         commands,
         "cache",

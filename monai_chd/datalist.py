@@ -73,7 +73,9 @@ def find_scans(folder: Path) -> list[Path]:
     scans = [
         path
         for path in sorted(folder.rglob("*"))
-        if is_nifti(path) and path.is_file() and stem(path).lower().replace("-", "_").split("_")[-1] not in LABEL_MAP_WORDS
+        if is_nifti(path)
+        and path.is_file()
+        and stem(path).lower().replace("-", "_").split("_")[-1] not in LABEL_MAP_WORDS
     ]
     if not scans:
         raise FileNotFoundError(f"{folder}: no scan found; expected .nii.gz or .nii files in it or below it")
@@ -183,7 +185,7 @@ def _check_scans(cohort: Cohort, folder: Path, offset: float | None, progress: b
     for case in tqdm(cohort.cases, desc="checking scans", unit="scan", disable=not progress):
         name = _name(case.image, folder)
         try:
-            values = read_volume(case.image, verify=True).values
+            values = read_volume(case.image).values
             if offset is not None:
                 case.hu_offset = offset
             elif values.ndim == 3:
@@ -349,9 +351,7 @@ def summary(datalist: dict[str, Any]) -> str:
         rows.append([name, *(training.count(fold) for fold in folds), len(training), test, len(training) + test])
     rows.append(["all", *(sum(int(row[i]) for row in rows) for i in range(1, len(header)))])
     width = max(len(name) for name in (*datalist["classes"], "class"))
-    return "\n".join(
-        f"{row[0]!s:<{width}}" + "".join(f"{cell!s:>10}" for cell in row[1:]) for row in [header, *rows]
-    )
+    return "\n".join(f"{row[0]!s:<{width}}" + "".join(f"{cell!s:>10}" for cell in row[1:]) for row in [header, *rows])
 
 
 def report(datalist: dict[str, Any], out: Path) -> str:
@@ -364,7 +364,11 @@ def report(datalist: dict[str, Any], out: Path) -> str:
     lines += [f"  {count} {reason}" for reason, count in reasons.most_common()]
     offsets = Counter(record.get("hu_offset") for part in PARTS for record in datalist[part])
     for offset, count in offsets.items():
-        how = "cine in arbitrary units, scaled by its 1st and 99th percentile" if offset is None else f"HU = value {offset:+g}"
+        how = (
+            "cine in arbitrary units, scaled by its 1st and 99th percentile"
+            if offset is None
+            else f"HU = value {offset:+g}"
+        )
         lines.append(f"intensity: {count} scans, {how}")
     if any(record["label"] == CLASSES.index(NORMAL) and "flags" in record for record in datalist["training"]):
         lines.append("note: Normal means that the table lists no diagnosis, which is not the same as a normal heart")
@@ -405,7 +409,9 @@ def read_datalist(path: str | Path) -> dict[str, Any]:
         places.setdefault(str(record["patient"]), set()).add(place)
     twice = [f"{patient} ({' and '.join(sorted(where))})" for patient, where in places.items() if len(where) > 1]
     if twice:
-        raise ValueError(f"{path}: patients in more than one place: {', '.join(twice)}; a patient belongs to one fold or part")
+        raise ValueError(
+            f"{path}: patients in more than one place: {', '.join(twice)}; a patient belongs to one fold or part"
+        )
     return datalist  # type: ignore[no-any-return]
 
 

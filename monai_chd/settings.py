@@ -63,7 +63,9 @@ def check_checkpoint(checkpoint: str | Path, settings: Mapping[str, Any]) -> Non
     if not beside.is_file():
         return
     trained, asked = json.loads(beside.read_text()), plain(settings)
-    differ = [f"{key} {trained[key]!r} (asked: {asked[key]!r})" for key in asked if trained.get(key, asked[key]) != asked[key]]
+    differ = [
+        f"{key} {trained[key]!r} (asked: {asked[key]!r})" for key in asked if trained.get(key, asked[key]) != asked[key]
+    ]
     if differ:
         raise ValueError(
             f"{path} was trained with {', '.join(differ)}; put {beside} last in --config_file \"['…','{beside}']\", which sets "
@@ -78,7 +80,9 @@ def check_counts(**counts: Any) -> None:
         ValueError: lists every such key.
     """
     wrong = [
-        f"{key} {value!r}" for key, value in counts.items() if isinstance(value, bool) or not isinstance(value, int) or value < 1
+        f"{key} {value!r}"
+        for key, value in counts.items()
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1
     ]
     if wrong:
         raise ValueError(f"expected a whole number of 1 or more for each of these, got {', '.join(wrong)}")

@@ -174,7 +174,9 @@ def _flag_rows(
             rows.append(Diagnosis(number, patient, problem=f"{cell}; expected 1, 0 or blank"))
         else:
             label = strict_class(present)
-            reason = "" if label else f"undetermined: {'+'.join(present)} is cyanotic or not by what the table does not say"
+            reason = (
+                "" if label else f"undetermined: {'+'.join(present)} is cyanotic or not by what the table does not say"
+            )
             rows.append(Diagnosis(number, patient, label=label, flags=present, reason=reason))
     return rows
 

@@ -162,7 +162,7 @@ class SliceToFrame(InvertibleTransform):
         if index >= 0:
             step[axis, 3] += index
         out = _with_meta(frames[None].contiguous(), img, affine @ step)
-        self.push_transform(
+        self.push_transform(  # type: ignore[no-untyped-call]
             out,
             orig_size=img.shape[1:],
             extra_info={"channels": img.shape[0], "axis": axis, "index": index, "affine": affine.tolist()},
@@ -236,16 +236,14 @@ class ResizeFrames(InvertibleTransform):
         if size != (height, width):
             values = _interpolate(values, size)
         if size != (self.frame_size, self.frame_size):
-            values = F.pad(
-                values, (left, self.frame_size - size[1] - left, top, self.frame_size - size[0] - top)
-            )
+            values = F.pad(values, (left, self.frame_size - size[1] - left, top, self.frame_size - size[0] - top))
         affine = _affine(img)
         ratio = np.diag([1.0, height / size[0], width / size[1], 1.0])
         # pixel (h, w) of the result looks at the centre of the pixels it averages
         ratio[1, 3] = (0.5 - top) * ratio[1, 1] - 0.5
         ratio[2, 3] = (0.5 - left) * ratio[2, 2] - 0.5
         out = _with_meta(values, img, affine @ ratio)
-        self.push_transform(
+        self.push_transform(  # type: ignore[no-untyped-call]
             out,
             orig_size=img.shape[1:],
             extra_info={"box": [top, left, *size], "affine": affine.tolist()},
@@ -286,7 +284,7 @@ class QuantizeFrames(InvertibleTransform):
         """Quantise frames in [0, 1] of any shape."""
         values = img.as_tensor() if isinstance(img, MetaTensor) else img
         out = _with_meta(values.mul(255).round_().to(torch.uint8), img)
-        self.push_transform(out)
+        self.push_transform(out)  # type: ignore[no-untyped-call]
         return out
 
     def inverse(self, data: Tensor) -> MetaTensor:
@@ -341,7 +339,7 @@ class PadFrames(InvertibleTransform):
         out = _with_meta(frames, img, affine @ np.diag([stride, 1.0, 1.0, 1.0]))
         out.meta["num_frames"] = len(kept)
         out.meta["frame_indices"] = F.pad(kept, (0, missing), value=-1)
-        self.push_transform(
+        self.push_transform(  # type: ignore[no-untyped-call]
             out,
             orig_size=img.shape[1:],
             extra_info={"kept": kept.tolist(), "affine": affine.tolist()},
@@ -404,9 +402,7 @@ class _InvertibleMap(MapTransform, InvertibleTransform):
 class SliceToFramed(_InvertibleMap):
     """Dictionary form of `SliceToFrame`; a case's own `cine_slice` entry goes before the constructor's."""
 
-    def __init__(
-        self, keys: KeysCollection, cine_slice: int | None = None, allow_missing_keys: bool = False
-    ) -> None:
+    def __init__(self, keys: KeysCollection, cine_slice: int | None = None, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
         self.step = SliceToFrame(cine_slice)
 

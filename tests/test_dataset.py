@@ -30,6 +30,9 @@ LENGTH = 10
 JPG_MEAN, JPG_WORST = 1, 12
 """Grey levels of 255 that JPG of quality 95 may cost; measured 0.96 and 9 in the made scans, 0.80 and 9 in the real."""
 
+one_core = pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")
+"""PyTorch's advice on a machine of one core, where workers are slow but right."""
+
 
 def chain(
     frame_size=SIZE, window=(-200, 900), sequence_length=LENGTH, sampling="even", hu_offset=None, reader="nibabel"
@@ -370,6 +373,7 @@ def test_fill_is_for_jpg_only(cases, cache):
         FrameDataset(cases, chain(), cache=cache).fill()
 
 
+@one_core
 @pytest.mark.parametrize("workers", [0, 2])
 def test_jpg_batches_from_workers_equal_those_of_one_process(cases, jpg_folder, workers):
     expected = [jpg(cases, jpg_folder)[index] for index in range(3)]
@@ -441,6 +445,7 @@ def test_unreadable_file_raises_the_error_of_the_reader(cases, jpg_folder, kind,
         jpg(cases, jpg_folder)[2]
 
 
+@one_core
 def test_unreadable_file_is_named_by_the_error_of_a_worker(cases):
     cut_in_half(cases[1]["image"])
     with pytest.raises(ValueError, match=r"ct_1002_image\.nii\.gz: truncated or corrupt NIfTI"):
@@ -474,6 +479,7 @@ def test_skipped_file_becomes_a_blank_case_that_says_why(cases, kind):
         assert_same(dataset[index], {**item, "reason": ""})
 
 
+@one_core
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batch_of_sound_and_skipped_files_goes_on(cases, workers):
     cases[0]["hu_offset"] = 0

@@ -7,8 +7,8 @@ import pytest
 from torch import nn
 
 from monai_chd.settings import (
-    check_counts,
     check_checkpoint,
+    check_counts,
     check_resumable,
     check_unseen,
     find_checkpoint,
@@ -149,5 +149,5 @@ def test_a_training_goes_on_with_the_same_settings_and_cases_only(checkpoint):
 
 def test_counts_below_one_are_refused_together():
     check_counts(max_epochs=1, batch_size=20)
-    with pytest.raises(ValueError, match="max_epochs 0, batch_size 1.5, val_interval True"):
+    with pytest.raises(ValueError, match=r"max_epochs 0, batch_size 1.5, val_interval True"):
         check_counts(max_epochs=0, batch_size=1.5, val_interval=True, early_stop_patience=3)

@@ -19,7 +19,9 @@ def write_book(path: Path, header: list, rows: list[list], sheet: str = "classif
     book = Workbook()
     book.active.title = sheet
     named = {str(name).strip().lower() for name in header}
-    others = [flag for flag in FLAGS if flag.lower() not in named] if len(named & {f.lower() for f in FLAGS}) > 1 else []
+    others = (
+        [flag for flag in FLAGS if flag.lower() not in named] if len(named & {f.lower() for f in FLAGS}) > 1 else []
+    )
     for row in [[*header, *others], *rows]:
         book.active.append(row)
     if before:
@@ -362,5 +364,5 @@ def test_a_workbook_without_a_flags_column_is_refused(tmp_path):
     book.active.append(["index", *("PuA" if flag == "PA" else flag for flag in FLAGS)])
     book.active.append([1001, *[1] * len(FLAGS)])
     book.save(tmp_path / "a.xlsx")
-    with pytest.raises(ValueError, match="no column for PA; .*PuA"):
+    with pytest.raises(ValueError, match=r"no column for PA; .*PuA"):
         read_table(tmp_path / "a.xlsx")

@@ -57,6 +57,10 @@ def itk_loaded():
         read_volume(HERE / "data" / "ts_cardiac_ct_b.nii.gz", "itk")
 
 
+one_core = pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")
+"""PyTorch's advice on a machine of one core, where workers are slow but right."""
+
+
 def real_scan(name):
     """A scan of the repository, else of the shared folder, else skip."""
     for folder in (HERE / "data", SHARED):
@@ -741,6 +745,7 @@ def mixed(tmp_path_factory):
     return cases
 
 
+@one_core
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batch_mixes_scans_and_comes_apart_again(mixed, workers):
     transform = chain()
