@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import os
 import re
@@ -21,6 +22,12 @@ BUNDLE_COMMANDS = ("train", "evaluate", "predict", "cache")
 
 OWN_OPTIONS = ("--out", "--format", "--help")
 """What is an option of these commands themselves."""
+
+PHANTOM_SIZES = 128, 64
+"""Pixels of a slice unless told otherwise: of a cohort, and with --like-imagechd."""
+
+PHANTOM_OPTIONS = {"patients": 60, "slices": [40, 56], "difficulty": "plain", "lesions": None}
+"""Defaults of what --like-imagechd leaves no choice of."""
 
 EPILOG = "Research software, not a medical device."
 
@@ -55,7 +62,13 @@ def run_bundle(configs: Sequence[str | Path], **overrides: Any) -> None:
     with warnings.catch_warnings():
         # MONAI warns that a config can run code; these are the package's own
         warnings.filterwarnings("ignore", message="parsing config_file", category=UserWarning)
-        run(config_file=files, bundle_root=str(folder), **overrides)
+        run(
+            config_file=files,
+            bundle_root=str(folder),
+            meta_file=str(folder / "configs" / "metadata.json"),
+            logging_file=str(folder / "configs" / "logging.conf"),
+            **overrides,
+        )
 
 
 def _overrides(words: Sequence[str]) -> dict[str, Any]:
@@ -64,14 +77,16 @@ def _overrides(words: Sequence[str]) -> dict[str, Any]:
     queue = list(words)
     while queue:
         word = queue.pop(0)
-        match = re.fullmatch(r"--([\w#:.]+)(?:=(.*))?", word, flags=re.DOTALL)
+        match = re.fullmatch(r"--([\w#:.-]+)(?:=(.*))?", word, flags=re.DOTALL)
         if not match or (match[2] is None and (not queue or queue[0].startswith("--"))):
-            raise ValueError(f"{word}: expected config keys as --key value, for example --max_epochs 5")
-        text = match[2] if match[2] is not None else queue.pop(0)
+            raise ValueError(
+                f"{word}: expected config keys as --key value, for example --max_epochs 5 or --window '[-200, 900]'"
+            )
+        key, text = match[1].replace("-", "_"), match[2] if match[2] is not None else queue.pop(0)
         try:
-            overrides[match[1]] = json.loads(text)
+            overrides[key] = json.loads(text)
         except json.JSONDecodeError:
-            overrides[match[1]] = {"true": True, "false": False, "none": None}.get(text.lower(), text)
+            overrides[key] = {"true": True, "false": False, "none": None}.get(text.lower(), text)
     return overrides
 
 
@@ -103,7 +118,11 @@ def _known_keys(configs: Sequence[str], overrides: dict[str, Any], given: Sequen
         known |= set(json.loads((bundle_folder() / "configs" / f"{name}.json").read_text()))
     unknown = [key for key in overrides if re.split(r"[#:]", key)[0] not in known]
     if unknown:
-        raise ValueError(f"unknown config key {', '.join(unknown)}; known: {', '.join(sorted(known - {'imports'}))}")
+        near = [match for key in unknown for match in difflib.get_close_matches(key, known, n=1)]
+        meant = f"did you mean {', '.join(near)}? " if near else ""
+        raise ValueError(
+            f"unknown config key {', '.join(unknown)}; {meant}known: {', '.join(sorted(known - {'imports'}))}"
+        )
     return overrides
 
 
@@ -111,10 +130,14 @@ def _phantom(options: argparse.Namespace) -> None:
     from monai_chd.contact_sheet import cohort_contact_sheet
     from monai_chd.phantom import write_cohort
 
+    if options.like_imagechd:
+        return _phantom_imagechd(options)
+    if options.archive:
+        raise ValueError("--archive: only ImageCHD comes as a split archive; add --like-imagechd, or leave it out")
     workbook = write_cohort(
         options.cohort,
         patients=options.patients,
-        size=options.size,
+        size=getattr(options, "size", PHANTOM_SIZES[0]),
         slices=tuple(options.slices),
         difficulty=options.difficulty,
         lesions=options.lesions,
@@ -125,26 +148,59 @@ def _phantom(options: argparse.Namespace) -> None:
     print(f"scans, label maps and workbook: {workbook.parent}\nnext: monai-chd prepare {options.cohort} --out WORK")
 
 
+def _phantom_imagechd(options: argparse.Namespace) -> None:
+    from monai_chd.phantom_imagechd import write_imagechd
+
+    if given := [f"--{name}" for name, default in PHANTOM_OPTIONS.items() if getattr(options, name) != default]:
+        raise ValueError(f"{', '.join(given)}: --like-imagechd has ImageCHD's own patients and slices; leave it out")
+    size = getattr(options, "size", PHANTOM_SIZES[1])
+    workbook = write_imagechd(options.cohort, size=size, seed=options.seed, archive=options.archive)
+    print(f"scans, label maps and both workbooks: {workbook.parent}")
+    if options.archive:
+        print(f"split archive: {workbook.parent / 'archive'}")
+    print(f"next: monai-chd prepare {options.cohort} --out WORK")
+
+
 def _prepare(options: argparse.Namespace) -> None:
-    from monai_chd.datalist import prepare, report
+    from monai_chd.archives import unpack
+    from monai_chd.datalist import prepare
+    from monai_chd.overview import report
 
     datalist = prepare(
-        options.source,
+        unpack(options.source, options.extract_to),
         options.out,
         table=options.table,
+        cohort=options.cohort,
+        rule=getattr(options, "rule", None),
+        normal=options.normal,
         folds=options.folds,
         test_fraction=options.test_fraction,
         seed=options.seed,
         hu_offset=options.hu_offset,
+        confounders=options.confounders,
         skip_bad=options.skip_bad,
         progress=True,
     )
     print(report(datalist, Path(options.out)))
 
 
+def _audit(options: argparse.Namespace) -> int:
+    from monai_chd.audit import audit, audit_text, has_leakage, write_audit
+
+    result = audit(options.datalist, dataset_dir=options.dataset_dir, against=options.against)
+    path = Path(options.out) if options.out else Path(options.datalist).with_name("audit.json")
+    write_audit(result, path)
+    print(f"{audit_text(result)}\naudit: {path}")
+    return 1 if has_leakage(result) else 0
+
+
 def _train(options: argparse.Namespace) -> None:
     overrides = _known_keys(["train"], _overrides(options.overrides), ("datalist", "output_dir"))
-    run_bundle(["train"], datalist=_absolute(options.datalist), output_dir=_absolute(options.out), **overrides)
+    # who resumes means the same settings
+    settings = _settings_file(options.out, {}) if overrides.get("resume") is True else []
+    run_bundle(
+        ["train", *settings], datalist=_absolute(options.datalist), output_dir=_absolute(options.out), **overrides
+    )
 
 
 def _settings_file(out: str, overrides: dict[str, Any]) -> list[Path]:
@@ -210,6 +266,7 @@ def _arguments() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_phantom(commands)
     _add_prepare(commands)
+    _add_audit(commands)
     _add_bundle_commands(commands)
     return parser
 
@@ -221,6 +278,7 @@ def _add(commands: Any, name: str, function: Any, text: str, more: str = "") -> 
         description=f"{text[0].upper()}{text[1:]}. {more}",
         epilog=EPILOG,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,  # --fold, known from training, is not --folds
     )
     command.set_defaults(function=function)
     return command
@@ -235,18 +293,35 @@ def _add_phantom(commands: Any) -> None:
         "Analytic hearts with congenital lesions, label maps and workbook; the same seed gives the same bytes.",
     )
     command.add_argument("cohort", metavar="COHORT", help="folder to make")
-    command.add_argument("--patients", type=int, default=60, help="number of patients, a third per class")
-    command.add_argument("--size", type=int, default=128, help="pixels of a slice, in each direction")
+    command.add_argument("--patients", type=int, help="number of patients, a third per class")
     command.add_argument(
-        "--slices", type=int, nargs=2, default=[40, 56], metavar=("MIN", "MAX"), help="slices of a volume"
+        "--size",
+        type=int,
+        default=argparse.SUPPRESS,
+        help="pixels of a slice, in each direction (default: {}; with --like-imagechd {}, 512 is real)".format(
+            *PHANTOM_SIZES
+        ),
     )
-    command.add_argument("--difficulty", choices=("plain", "realistic"), default="plain", help="how much hearts vary")
+    command.add_argument("--slices", type=int, nargs=2, metavar=("MIN", "MAX"), help="slices of a volume")
+    command.add_argument("--difficulty", choices=("plain", "realistic"), help="how much hearts vary")
     command.add_argument(
         "--lesions",
         nargs="+",
         metavar="FLAGS",
         help="flags to use instead of the usual ones, joined by +, e.g. DORV+VSD DAA none",
     )
+    command.add_argument(
+        "--like-imagechd",
+        action="store_true",
+        help="ImageCHD itself with phantom hearts: its 110 patients and their flags, both workbooks, and all that is odd "
+        "about the real files",
+    )
+    command.add_argument(
+        "--archive",
+        action="store_true",
+        help="with --like-imagechd: also write COHORT/archive, the split archive as Kaggle serves it; needs zip",
+    )
+    command.set_defaults(**PHANTOM_OPTIONS)
     command.add_argument("--seed", type=int, default=42, help="seed of everything random")
 
 
@@ -256,22 +331,81 @@ def _add_prepare(commands: Any) -> None:
         "prepare",
         _prepare,
         "check scans and table, draw the split, write datalist.json and excluded.csv",
-        "The table is ImageCHD's workbook, or a .csv/.xlsx with an id or path column and a class column.",
+        "The table is ImageCHD's workbook, or a .csv/.xlsx with an id or path column and a class column. Other layouts: "
+        "--cohort. A patient without any listed diagnosis counts as Normal unless --normal asks for more.",
     )
     command.add_argument(
         "source", metavar="COHORT", help="folder with the scans, and the table unless --table names one"
     )
     command.add_argument("--out", required=True, metavar="WORK", help="folder to write to")
+    command.add_argument(
+        "--extract-to",
+        metavar="DIR",
+        help="COHORT is an archive (Kaggle's archive.zip, split volumes, .zip, .rar): unpack it to DIR first",
+    )
     command.add_argument("--table", help="table of diagnoses, when it is not in COHORT")
+    command.add_argument(
+        "--cohort",
+        metavar="FILE",
+        help="cohort file for a layout that is not ImageCHD's: id pattern, table, columns, rule; hvsmr2 and acdc are examples",
+    )
+    command.add_argument(
+        "--rule",
+        metavar="NAME|FILE",
+        default=argparse.SUPPRESS,
+        help="how diagnosis flags become a class: strict (ImageCHD: 36 cyanotic, 40 non-cyanotic, 13 left out because DORV "
+        "or APVC leaves it open), conventional (DORV cyanotic: 43, 40, 6), all-cyanotic (DORV and APVC cyanotic: 49, 40, 0), "
+        "public72 (a published list: 26, 26, 20 normal), seed57 (the list behind the replaced pipeline's 59 patients), or "
+        "your own file (default: what the cohort file says, else strict)",
+    )
+    command.add_argument(
+        "--normal",
+        default="unflagged",
+        metavar="KIND",
+        help="which patients without a diagnosis are Normal. unflagged: all (ImageCHD: 21, of whom other sources "
+        "contradict 16); uncontradicted: those for whom no other source lists one (5: choose --folds 2 --test-fraction 0.3); "
+        "confirmed: those called normal by the authors' earlier table (2: --folds 2 --test-fraction 0). The last two are for "
+        "ImageCHD only; the evidence of each patient left out is in excluded.csv",
+    )
     command.add_argument("--folds", type=int, default=5, help="cross-validation folds of the training part")
     command.add_argument("--test-fraction", type=float, default=0.2, help="share of patients held out for the test")
     command.add_argument("--seed", type=int, default=42, help="seed of the split")
     command.add_argument("--hu-offset", type=float, help="HU = value + N; found for each file when not given")
+    command.add_argument(
+        "--confounders",
+        action="store_true",
+        help="also record the age at the scan, from imagechd_dataset_image_info.xlsx; birth dates and sex are never kept",
+    )
     command.add_argument("--skip-bad", action="store_true", help="leave bad rows and scans out instead of stopping")
 
 
+def _add_audit(commands: Any) -> None:
+    command = _add(
+        commands,
+        "audit",
+        _audit,
+        "look for leaks between the parts of a datalist, and for confounders",
+        "Patients in two places, byte copies and near copies (resampled, re-windowed, mirrored) across folds and test part; "
+        "slice count, spacing, scanner, age and contrast by class, and how well these alone predict it. "
+        "Exit code 1 when something leaks.",
+    )
+    command.add_argument("datalist", metavar="WORK/datalist.json")
+    command.add_argument(
+        "--against", metavar="OTHER/datalist.json", help="a second datalist that must share no scan or id"
+    )
+    command.add_argument("--dataset-dir", help="folder of the scans, when it is not the datalist's root")
+    command.add_argument(
+        "--out", metavar="FILE.json", help="where the audit goes (default: audit.json beside the datalist)"
+    )
+
+
 def _add_bundle_commands(commands: Any) -> None:
-    keys = "Every key of the bundle's config can be set as --key value, e.g. --frame_size 224 --max_epochs 5."
+    keys = (
+        "Keys of the bundle's config are set as --key value, e.g. --frame_size 224 --window '[-200, 900]'; the README's table "
+        "explains them: frame_size, sequence_length, sampling, window, encoder, hidden_size, num_layers, bidirectional, pooling, "
+        "learning_rate, lr_decay, batch_size, max_epochs, early_stop_patience, fold, seed, cache, cache_dir, resume, amp, "
+        "num_workers, reader, hu_offset, cine_slice, dataset_dir, checkpoint."
+    )
     train = _add(commands, "train", _train, "train a model (bundle config train.json)", keys)
     train.add_argument("datalist", metavar="WORK/datalist.json")
     train.add_argument("--out", required=True, metavar="OUT", help="folder for model, curves and logs")
@@ -317,7 +451,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.overrides = overrides
     warnings.filterwarnings("ignore", category=FutureWarning, module="monai")
     try:
-        options.function(options)
+        return int(options.function(options) or 0)
     except Exception as error:
         mistake = user_error(error)
         if mistake is None or os.environ.get(TRACEBACK_VARIABLE):
@@ -327,7 +461,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == "__main__":

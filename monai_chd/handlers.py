@@ -22,7 +22,7 @@ from monai_chd.figures import confusion_matrix_figure, learning_curves_figure
 from monai_chd.files import replacing, writable_folder
 from monai_chd.metrics import evaluate
 from monai_chd.predictions import metrics_table, read_predictions, scored_cases, write_metrics, write_predictions
-from monai_chd.settings import LAST, MODEL, check_resumable, write_settings
+from monai_chd.settings import LAST, MODEL, write_settings
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def new_output(output_dir: str | Path, resume: bool = False) -> None:
         raise FileNotFoundError(f"{folder / LAST}: nothing to resume from; train without --resume first")
     if not resume and any((folder / name).is_file() for name in (MODEL, LAST)):
         raise ValueError(
-            f"{folder} already holds a model; choose another --output_dir, or go on with it with --resume true"
+            f"{folder} already holds a model; choose another output folder, or go on with it with --resume true"
         )
 
 
@@ -76,6 +76,10 @@ def _restore_rng(state: Mapping[str, Any]) -> None:
 def _bare(network: torch.nn.Module) -> torch.nn.Module:
     """The network without DistributedDataParallel around it."""
     return network.module if isinstance(network, torch.nn.parallel.DistributedDataParallel) else network
+
+
+FEW_FRAMES = 8
+"""A scan of fewer slices is predicted like any other, and named."""
 
 
 class LearningCurves:
@@ -168,12 +172,7 @@ class Checkpoints:
             if engine.state.rank == 0:  # type: ignore[attr-defined]
                 write_settings(self.folder, self.settings, self.cases)
             return
-        check_resumable(self.folder / LAST, self.settings, self.cases)
         saved = torch.load(self.folder / LAST, map_location="cpu", weights_only=True)
-        if saved["epoch"] >= (engine.state.max_epochs or 0):
-            raise ValueError(
-                f"{self.folder / LAST}: already trained for {saved['epoch']} epochs; ask for more with --max_epochs N"
-            )
         for name, part in self.parts.items():
             (_bare(part) if name == "network" else part).load_state_dict(saved[name])
         if saved["scaler"]:
@@ -245,8 +244,11 @@ class CostEstimate:
 
     def report(self, seconds: float, step: float, batch: int) -> str:
         """The lines printed: total time, time a case, peak memory, and cheaper settings for a long training."""
-        hours = f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
-        text = f"estimated: about {hours} in all ({step / batch:.2f} s a case), peak memory so far {_peak_memory()}"
+        if seconds < 60:
+            length = "less than a minute"
+        else:
+            length = f"about {seconds / 3600:.1f} hours" if seconds >= 3600 else f"about {seconds / 60:.1f} minutes"
+        text = f"estimated: {length} in all ({step / batch:.2f} s a case), peak memory so far {_peak_memory()}"
         if seconds <= LONG_TRAINING:
             return text
         return (
@@ -271,6 +273,7 @@ class Predictions:
         dataset_dir: image paths are written relative to it.
         context: what else `metrics.json` should say (seed, checkpoint, fold, …).
         score: compute metrics; False for inference.
+        title: what the cases are, for the confusion matrix.
     """
 
     def __init__(
@@ -280,12 +283,16 @@ class Predictions:
         *,
         context: Mapping[str, Any] | None = None,
         score: bool = False,
+        title: str = "",
     ) -> None:
         self.folder = Path(folder)
         self.dataset_dir = Path(dataset_dir)
         self.context = dict(context or {})
         self.score = score
+        self.title = title
         self.rows: list[dict[str, Any]] = []
+        self.cine: list[str] = []
+        self.short: list[str] = []
 
     def attach(self, engine: Engine) -> None:
         """Listen to an evaluator."""
@@ -296,6 +303,8 @@ class Predictions:
     def _start(self) -> None:
         writable_folder(self.folder)
         self.rows.clear()
+        self.cine.clear()
+        self.short.clear()
 
     def _name(self, image: str) -> str:
         """Path relative to `dataset_dir`, as given or through links; of a file that is `dataset_dir` itself its name."""
@@ -309,9 +318,14 @@ class Predictions:
         for case, output in zip(state.batch, state.output, strict=True):
             reason = str(case.get("reason", ""))
             label = case.get("label")
+            name = self._name(case["image"].meta["filename_or_obj"])
+            if case["image"].meta.get("intensity") == "arbitrary":
+                self.cine.append(name)
+            elif not reason and int(case.get("num_frames", FEW_FRAMES)) < FEW_FRAMES:
+                self.short.append(name)
             self.rows.append(
                 {
-                    "image": self._name(case["image"].meta["filename_or_obj"]),
+                    "image": name,
                     "patient": str(case.get("patient", "")),
                     "label": None if label is None else int(label),
                     "probabilities": None if reason else output["pred"].cpu().double().numpy(),
@@ -321,14 +335,21 @@ class Predictions:
 
     def _write(self) -> None:
         path = write_predictions(self.rows, self.folder / "predictions.csv")
-        print(f"predictions of {len(self.rows)} cases: {path}")
+        without = sum(row["probabilities"] is None for row in self.rows)
+        print(f"predictions: {path} ({len(self.rows) - without} scans predicted, {without} without a prediction)")
+        if self.cine:
+            print(
+                f"4D cine without HU, one slice over time, scaled by its 1st and 99th percentiles: {', '.join(self.cine)}"
+            )
+        if self.short:
+            print(f"fewer than {FEW_FRAMES} slices, hardly a heart, yet predicted: {', '.join(self.short)}")
         if not self.score:
             return
         # from the file, so that the metrics are those of the table that people see
         labels, probabilities, patients = scored_cases(read_predictions(path))
         result = evaluate(labels, probabilities, patients=patients)
         write_metrics(result, self.folder, context=self.context)
-        confusion_matrix_figure(result["confusion_matrix"], self.folder / "confusion_matrix.png")
+        confusion_matrix_figure(result["confusion_matrix"], self.folder / "confusion_matrix.png", title=self.title)
         print(metrics_table(result))
         print(f"metrics and confusion matrix: {self.folder}")
 
@@ -341,4 +362,6 @@ class Predictions:
         unread = [row["reason"] for row in self.rows if row["reason"]]
         if unread:
             listed = "\n  ".join(unread)
-            raise ValueError(f"{len(unread)} of {len(self.rows)} files could not be read:\n  {listed}")
+            raise ValueError(
+                f"{len(unread)} of {len(self.rows)} files have no prediction, the others have theirs:\n  {listed}"
+            )

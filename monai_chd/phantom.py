@@ -81,21 +81,19 @@ def write_cohort(
         raise ValueError(f"patients: expected at least 3, one a class, came {patients}")
     check_volume(size, slices, difficulty)
     dealt = deal_lesions(patients, lesions, np.random.default_rng([seed]))
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder}: expected a new or empty folder for the cohort, came one in use; name another one")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = new_folder(folder)
     drawn: list[Nuisances] = []
     for place, flags in enumerate(tqdm(dealt, desc="phantom", unit="patient", disable=not progress)):
         image, labels, nuisances = make_volume(
             flags, seed=(seed, place), size=size, slices=slices, difficulty=difficulty
         )
         stem = f"ct_{FIRST_ID + place:04d}"
-        _write(folder / f"{stem}_image.nii.gz", _nifti(image))
-        _write(folder / f"{stem}_label.nii.gz", _nifti(labels))
+        write_file(folder / f"{stem}_image.nii.gz", nifti(image))
+        write_file(folder / f"{stem}_label.nii.gz", nifti(labels))
         drawn.append(nuisances)
-    _write(folder / NUISANCES, _nuisance_table(dealt, drawn))
-    return _write(folder / WORKBOOK, _workbook(dealt))
+    write_file(folder / NUISANCES, _nuisance_table(dealt, drawn))
+    diagnoses = (diagnosis_row(FIRST_ID + place, flags) for place, flags in enumerate(dealt))
+    return write_file(folder / WORKBOOK, workbook(SHEET, [["index", *FLAGS], *diagnoses]))
 
 
 def parse_diagnosis(text: str) -> list[str]:
@@ -130,14 +128,27 @@ def deal_lesions(patients: int, lesions: Sequence[str] | None, rng: np.random.Ge
     return [flags[dealt[place]] for place in rng.permutation(patients)]
 
 
-def _write(path: Path, fill: Callable[[IO[bytes]], Any]) -> Path:
+def new_folder(folder: str | os.PathLike[str]) -> Path:
+    """Make the folder of a cohort.
+
+    Raises:
+        ValueError: it is in use.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder}: expected a new or empty folder for the cohort, came one in use; name another one")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def write_file(path: Path, fill: Callable[[IO[bytes]], Any]) -> Path:
     """Write a file under a passing name and rename it, so that a name stands for a whole file only."""
     with replacing(path) as passing, passing.open("wb") as stream:
         fill(stream)
     return path
 
 
-def _nifti(voxels: NDArray[Any]) -> Callable[[IO[bytes]], None]:
+def nifti(voxels: NDArray[Any]) -> Callable[[IO[bytes]], None]:
     """Writer of a volume as ImageCHD has it: spacing 1, unit unknown, orientation RAS by the sform alone."""
 
     def fill(stream: IO[bytes]) -> None:
@@ -166,16 +177,22 @@ def _nuisance_table(dealt: Sequence[Iterable[str]], drawn: Sequence[Nuisances]) 
     return fill
 
 
-def _workbook(dealt: Sequence[Sequence[str]]) -> Callable[[IO[bytes]], None]:
-    """Writer of the diagnoses: a header row, then the id and a 1 under each flag that is present."""
+def diagnosis_row(patient: int, flags: Iterable[str]) -> list[int | None]:
+    """A row of the workbook: the id, and a 1 under each flag that is present."""
+    present = set(flags)
+    return [patient, *(1 if flag in present else None for flag in FLAGS)]
+
+
+def workbook(title: str, rows: Iterable[Sequence[Any]], *, frozen: str | None = None) -> Callable[[IO[bytes]], None]:
+    """Writer of a workbook of one sheet; None leaves a cell blank, `frozen` names the first cell that scrolls."""
 
     def fill(stream: IO[bytes]) -> None:
         book = Workbook()
         sheet = book.active
-        sheet.title = SHEET
-        sheet.append(["index", *FLAGS])
-        for place, flags in enumerate(dealt):
-            sheet.append([FIRST_ID + place, *(1 if flag in flags else None for flag in FLAGS)])
+        sheet.title = title
+        sheet.freeze_panes = frozen
+        for row in rows:
+            sheet.append(row)
         book.properties.created = EPOCH
         saved = io.BytesIO()
         book.save(saved)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_chd.phantom_anatomy import Floats, normal_heart
-from monai_chd.phantom_layers import Layer, chest_layers, heart_layers
+from monai_chd.phantom_layers import LABELS, Layer, chest_layers, heart_layers
 from monai_chd.phantom_lesions import Extent, apply_lesions, check_flags
 
 Nuisances = dict[str, float]
@@ -193,8 +193,20 @@ def grain(shape: tuple[int, int], nuisances: Nuisances, rng: np.random.Generator
         yield previous
 
 
+def without_contrast(nuisances: Nuisances) -> Nuisances:
+    """The same patient scanned without contrast medium: blood, muscle and liver look almost alike."""
+    plain = {"hu_myocardium": 50.0, "hu_liver": 58.0}
+    return nuisances | {f"hu_{part}": 45.0 for part in LABELS} | plain
+
+
 def make_volume(
-    flags: Iterable[str], *, seed: int | Sequence[int], size: int, slices: tuple[int, int], difficulty: str = "plain"
+    flags: Iterable[str],
+    *,
+    seed: int | Sequence[int],
+    size: int,
+    slices: tuple[int, int],
+    difficulty: str = "plain",
+    contrast: bool = True,
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8], Nuisances]:
     """Make one volume.
 
@@ -204,6 +216,7 @@ def make_volume(
         size: voxels along X and Y.
         slices: fewest and most slices; the seed picks the number.
         difficulty: "plain": small nuisances, severe lesions; "realistic": the full ranges of both.
+        contrast: whether contrast medium was given, as for CT angiography.
 
     Returns:
         Image as HU + 1024 in 0..4095, int16, and label map (1 LV, 2 RV, 3 LA, 4 RA, 5 myocardium, 6 aorta, 7 pulmonary
@@ -216,6 +229,8 @@ def make_volume(
     check_volume(size, slices, difficulty)
     streams = [np.random.default_rng(part) for part in np.random.SeedSequence(seed).spawn(4)]
     nuisances = draw_nuisances(streams[0], slices, difficulty)
+    if not contrast:
+        nuisances = without_contrast(nuisances)
     heart = normal_heart(right_arch=bool(nuisances["right_arch"]))
     for part in ("LV", "RV", "LA", "RA", "AO", "PA", "PV", "SVC", "IVC"):
         heart.scale(part, nuisances[f"scale_{part}"])

@@ -15,6 +15,10 @@ LAST = "last.pt"
 SETTINGS = "settings.json"
 TRAINED_ON = "trained_on.json"
 
+COUNTS = ("max_epochs", "batch_size", "val_interval", "early_stop_patience", "hidden_size", "num_layers")
+RATES = ("learning_rate", "lr_decay")
+SWITCHES = ("bidirectional", "resume", "amp")
+
 
 def find_checkpoint(output_dir: str | Path, bundle_root: str | Path) -> str:
     """The weights to use: those trained into `output_dir`, else those the bundle ships; the former if there are none."""
@@ -57,7 +61,7 @@ def check_checkpoint(checkpoint: str | Path, settings: Mapping[str, Any]) -> Non
     path = Path(checkpoint)
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: no trained model; train one with the same --output_dir first, or name its weights with --checkpoint FILE"
+            f"{path}: no trained model; train one into the same output folder first, or name its weights with --checkpoint FILE"
         )
     beside = path.with_name(SETTINGS)
     if not beside.is_file():
@@ -68,24 +72,29 @@ def check_checkpoint(checkpoint: str | Path, settings: Mapping[str, Any]) -> Non
     ]
     if differ:
         raise ValueError(
-            f"{path} was trained with {', '.join(differ)}; put {beside} last in --config_file \"['…','{beside}']\", which sets "
-            f"them, or use `monai-chd evaluate` or `predict`, which do so themselves"
+            f"{path} was trained with {', '.join(differ)}. Ask for the same: `monai-chd` takes the training's settings by "
+            f"itself when you leave these out; with `python -m monai.bundle run` put {beside} last in --config_file"
         )
 
 
-def check_counts(**counts: Any) -> None:
-    """Refuse counts that are no whole numbers of 1 or more, by the name of their config key.
+def check_values(settings: Mapping[str, Any]) -> None:
+    """Refuse values that would be taken for something else, by the name of their config key.
 
     Raises:
-        ValueError: lists every such key.
+        ValueError: lists every count that is no whole number of 1 or more, rate that is not above 0, and switch that is
+            neither true nor false.
     """
-    wrong = [
-        f"{key} {value!r}"
-        for key, value in counts.items()
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1
-    ]
+    wrong = []
+    for key, value in settings.items():
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if key in COUNTS and not (isinstance(value, int) and number and value >= 1):
+            wrong.append(f"{key}: expected a whole number of 1 or more, got {value!r}")
+        elif key in RATES and not (number and 0 < value < float("inf")):
+            wrong.append(f"{key}: expected a number above 0, got {value!r}")
+        elif key in SWITCHES and not isinstance(value, bool):
+            wrong.append(f"{key}: expected true or false, got {value!r}")
     if wrong:
-        raise ValueError(f"expected a whole number of 1 or more for each of these, got {', '.join(wrong)}")
+        raise ValueError("; ".join(wrong))
 
 
 def check_resumable(checkpoint: str | Path, settings: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> None:
@@ -99,6 +108,29 @@ def check_resumable(checkpoint: str | Path, settings: Mapping[str, Any], cases: 
     beside = Path(checkpoint).with_name(TRAINED_ON)
     if beside.is_file() and json.loads(beside.read_text()) != _seen(cases):
         raise ValueError(f"{checkpoint} was trained on other cases; resume with the datalist it was started with")
+
+
+def check_resume(
+    resume: bool,
+    output_dir: str | Path,
+    max_epochs: int,
+    settings: Mapping[str, Any],
+    cases: Sequence[Mapping[str, Any]],
+) -> None:
+    """Before a training is resumed: refuse other settings or cases, and one that is done already.
+
+    Raises:
+        FileNotFoundError, ValueError: see `check_resumable`; or `max_epochs` are trained already.
+    """
+    if not resume:
+        return
+    import torch  # the other checks are quick
+
+    last = Path(output_dir, "models", LAST)
+    check_resumable(last, settings, cases)
+    done = torch.load(last, map_location="cpu", weights_only=True)["epoch"]
+    if done >= max_epochs:
+        raise ValueError(f"{last}: already trained for {done} epochs; ask for more with --max_epochs N")
 
 
 def check_unseen(checkpoint: str | Path, cases: Sequence[Mapping[str, Any]]) -> None:

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import re
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from monai_chd.labels import CLASSES, FLAGS, strict_class
+from monai_chd.labels import CLASSES, FLAGS
+from monai_chd.rules import Rule, load_rule
 
 SHEET = "classification dataset"
+IMAGE_INFO = "image_info.xlsx"
+"""End of the name of ImageCHD's other workbook, in lower case."""
 ID_COLUMNS = ("patient", "patient_id", "id", "index", "idx", "subject", "subject_id", "case", "case_id")
 PATH_COLUMNS = ("image", "path", "file", "filename", "image_path")
 CLASS_COLUMNS = ("class", "label", "diagnosis", "group", "category")
@@ -34,6 +38,7 @@ class Diagnosis:
         flags: diagnosis flags present, in the order of `labels.FLAGS`.
         reason: why a sound row has no class.
         problem: what is wrong with the row, "" when nothing is.
+        source: the file that the row stands for, when the table is made of many files.
     """
 
     row: int
@@ -43,6 +48,36 @@ class Diagnosis:
     flags: tuple[str, ...] = ()
     reason: str = ""
     problem: str = ""
+    source: str = ""
+
+    @property
+    def where(self) -> str:
+        """What to call the row in a message."""
+        return self.source or f"row {self.row}"
+
+
+@dataclass
+class Table:
+    """All rows of a table.
+
+    Attributes:
+        rows: in the order of the file.
+        notes: what a person should know of how it was read.
+        has_flags: whether classes come from diagnosis flags by a rule; else they stand in the table.
+    """
+
+    rows: list[Diagnosis]
+    notes: list[str] = field(default_factory=list)
+    has_flags: bool = False
+
+    def flags(self) -> dict[str, tuple[str, ...]]:
+        """Flags of each patient whose row is sound."""
+        return {row.patient: row.flags for row in self.rows if row.patient and not row.problem}
+
+
+def is_shadow(path: Path) -> bool:
+    """Whether a file is hidden: an AppleDouble shadow (`._name`), or what Excel leaves beside an open workbook."""
+    return path.name.startswith((".", "~$"))
 
 
 def find_table(folder: Path) -> Path:
@@ -55,13 +90,11 @@ def find_table(folder: Path) -> Path:
     files = [
         path
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix.lower() in TABLE_SUFFIXES and not path.name.startswith(("._", "~$", "."))
+        if path.is_file() and path.suffix.lower() in TABLE_SUFFIXES and not is_shadow(path)
     ]
     named = [path for path in files if path.name.lower().endswith("dataset_info.xlsx")]
     candidates = named or [
-        path
-        for path in files
-        if not path.name.lower().endswith("image_info.xlsx") and not path.name.startswith("phantom_")
+        path for path in files if not path.name.lower().endswith(IMAGE_INFO) and not path.name.startswith("phantom_")
     ]
     if not candidates:
         raise FileNotFoundError(
@@ -75,37 +108,87 @@ def find_table(folder: Path) -> Path:
 
 
 def read_table(path: Path) -> list[Diagnosis]:
+    """Rows of a table of either kind, classed by the default rule; see `load_table`."""
+    return load_table(path).rows
+
+
+def load_table(path: Path, rule: Rule | None = None) -> Table:
     """Read a table of either kind; two or more known flag columns make it a workbook of flags.
+
+    Args:
+        path: .csv or .xlsx.
+        rule: turns flags into a class; None: the default rule.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: not a table, empty, or without the columns needed.
     """
-    frame = _read_cells(path)
-    columns = {str(name).strip().lower(): name for name in frame.columns if not str(name).startswith("Unnamed:")}
+    frame, sheets = read_cells(path)
+    columns = named_columns(frame)
     flag_columns = {flag: columns[flag.lower()] for flag in FLAGS if flag.lower() in columns}
     if len(flag_columns) >= 2:
-        rows = _flag_rows(path, frame, columns, flag_columns)
+        rows = _flag_rows(path, frame, columns, flag_columns, rule or load_rule())
+        known = {*flag_columns.values(), *(columns[name] for name in (*ID_COLUMNS, *PATH_COLUMNS) if name in columns)}
+        table = Table(rows, extra_flags(frame, known, rows), has_flags=True)
+        if sheets and SHEET not in (name.strip().lower() for name in sheets):
+            table.notes.append(f"{path.name}: no sheet is named {SHEET!r}; read the first one, {sheets[0]!r}")
     else:
-        rows = _class_rows(path, frame, columns)
-    if not rows:
+        table = Table(_class_rows(path, frame, columns))
+    if not table.rows:
         raise ValueError(f"{path}: the table has a header but no rows")
-    return rows
+    return table
 
 
-def _read_cells(path: Path) -> pd.DataFrame:
-    """All cells as text or numbers, as they are; CSV as text, so that an id 007 stays 007."""
+def named_columns(frame: pd.DataFrame) -> dict[str, str]:
+    """Columns by their names in lower case without spaces around them; nameless ones left out."""
+    return {str(name).strip().lower(): name for name in frame.columns if not str(name).startswith("Unnamed:")}
+
+
+def extra_flags(frame: pd.DataFrame, known: set[str], rows: Sequence[Diagnosis]) -> list[str]:
+    """Warn of columns that look like flags nobody asked for: all cells 1, 0 or blank, and some 1.
+
+    Args:
+        frame: cells.
+        known: names of columns that are read.
+        rows: what was read from them.
+    """
+    unflagged = {row.row: row.patient for row in rows if not row.flags and not row.problem}
+    notes = []
+    for name in set(named_columns(frame).values()) - known:
+        states = [flag_state(cell) for cell in frame[name]]
+        if None in states or True not in states:
+            continue
+        alone = [unflagged[row] for row, state in enumerate(states, start=2) if state and row in unflagged]
+        who = f"; {', '.join(alone)} have no other and count as without a diagnosis" if alone else ""
+        notes.append(
+            f"column {str(name).strip()} looks like a diagnosis flag that is not known and was not read{who}. Rename it to "
+            f"one of {', '.join(FLAGS)}, or say what it means in a --cohort file"
+        )
+    return sorted(notes)
+
+
+def read_cells(path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """All cells as text or numbers, as they are (CSV as text, so that an id 007 stays 007), and the names of the sheets.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a table, or the sheet of images instead of the one of diagnoses.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such table")
     suffix = path.suffix.lower()
     if suffix not in TABLE_SUFFIXES:
         raise ValueError(f"{path}: expected a .csv or .xlsx table")
+    if path.name.lower().endswith(IMAGE_INFO):
+        # its cells hold birth dates, which no message about missing columns may show
+        raise ValueError(f"{path}: this sheet tells of images, not of diagnoses; expected imageCHD_dataset_info.xlsx")
     try:
         if suffix == ".csv":
-            return _read_csv(path)
+            return _read_csv(path), []
         with pd.ExcelFile(path, engine="openpyxl") as book:
-            names = [name for name in map(str, book.sheet_names) if name.strip().lower() == SHEET]
-            return pd.read_excel(book, sheet_name=names[0] if names else 0, dtype=object, keep_default_na=False)
+            sheets = list(map(str, book.sheet_names))
+            names = [name for name in sheets if name.strip().lower() == SHEET]
+            return pd.read_excel(book, sheet_name=names[0] if names else 0, dtype=object, keep_default_na=False), sheets
     except Exception as error:  # the parsers raise a dozen types for a damaged file
         raise ValueError(f"{path}: cannot be read as a table ({error}); save it again as .xlsx or .csv") from error
 
@@ -126,7 +209,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
         )
 
 
-def _text(cell: object) -> str:
+def text_of(cell: object) -> str:
     """A cell as text; 1001.0 becomes 1001."""
     if cell is None or (isinstance(cell, float) and cell != cell):
         return ""
@@ -135,16 +218,16 @@ def _text(cell: object) -> str:
     return str(cell).strip()
 
 
-def _flag(cell: object) -> bool | None:
+def flag_state(cell: object) -> bool | None:
     """Whether a flag cell says present; None when it says neither."""
-    text = _text(cell).lower()
+    text = text_of(cell).lower()
     if text in ("1", "1.0", "true"):
         return True
     return False if text in ("", "0", "0.0", "false") else None
 
 
 def _flag_rows(
-    path: Path, frame: pd.DataFrame, columns: dict[str, str], flag_columns: dict[str, str]
+    path: Path, frame: pd.DataFrame, columns: dict[str, str], flag_columns: dict[str, str], rule: Rule
 ) -> list[Diagnosis]:
     known = [name for name in ID_COLUMNS if name in columns]
     if not known:
@@ -161,8 +244,8 @@ def _flag_rows(
         )
     rows = []
     for number, (_, cells) in enumerate(frame.iterrows(), start=2):
-        patient = _patient_id(_text(cells[id_column]))
-        states = {flag: _flag(cells[column]) for flag, column in flag_columns.items()}
+        patient = patient_id(text_of(cells[id_column]))
+        states = {flag: flag_state(cells[column]) for flag, column in flag_columns.items()}
         present = tuple(flag for flag, state in states.items() if state)
         unreadable = [flag for flag, state in states.items() if state is None]
         if not patient and not present and not unreadable:
@@ -170,18 +253,15 @@ def _flag_rows(
         if not patient:
             rows.append(Diagnosis(number, flags=present, problem="the id is empty"))
         elif unreadable:
-            cell = ", ".join(f"{flag} is {_text(cells[flag_columns[flag]])!r}" for flag in unreadable)
+            cell = ", ".join(f"{flag} is {text_of(cells[flag_columns[flag]])!r}" for flag in unreadable)
             rows.append(Diagnosis(number, patient, problem=f"{cell}; expected 1, 0 or blank"))
         else:
-            label = strict_class(present)
-            reason = (
-                "" if label else f"undetermined: {'+'.join(present)} is cyanotic or not by what the table does not say"
-            )
+            label, reason = rule.verdict(patient, present)
             rows.append(Diagnosis(number, patient, label=label, flags=present, reason=reason))
     return rows
 
 
-def _patient_id(text: str) -> str:
+def patient_id(text: str) -> str:
     """ImageCHD ids are bare numbers; `ct_1001` and `ct_1001_image.nii.gz` mean 1001."""
     match = re.fullmatch(r"ct_(\d+)(_image)?(\.nii(\.gz)?)?", text, flags=re.IGNORECASE)
     return match.group(1) if match else text
@@ -205,9 +285,9 @@ def _class_rows(path: Path, frame: pd.DataFrame, columns: dict[str, str]) -> lis
         )
     rows = []
     for number, (_, cells) in enumerate(frame.iterrows(), start=2):
-        patient = "" if id_column is None else _patient_id(_text(cells[id_column]))
-        image = "" if path_column is None else _text(cells[path_column])
-        written = _text(cells[class_column])
+        patient = "" if id_column is None else patient_id(text_of(cells[id_column]))
+        image = "" if path_column is None else text_of(cells[path_column])
+        written = text_of(cells[class_column])
         if not (patient or image or written):
             continue
         label, problem = class_name(written), ""

@@ -20,7 +20,7 @@ from monai.utils import TraceKeys
 from torch import Tensor
 from torch.nn import functional as F
 
-from monai_chd.reading import detect_hu_offset, read_volume
+from monai_chd.reading import READERS, detect_hu_offset, read_volume
 
 SAMPLING = ("even", "first")
 ORIENTATION = ("L", "P", "S")
@@ -67,6 +67,8 @@ class LoadVolume(Transform):
     """
 
     def __init__(self, reader: str = "nibabel", hu_offset: float | None = None) -> None:
+        if reader not in READERS:
+            raise ValueError(f"unknown reader {reader!r}: expected one of {', '.join(READERS)}")
         self.reader = reader
         self.hu_offset = hu_offset
 
@@ -199,8 +201,9 @@ class WindowHU(Transform):
     """
 
     def __init__(self, window: Sequence[float] = (-200.0, 900.0)) -> None:
-        if len(window) != 2 or not -math.inf < float(window[0]) < float(window[1]) < math.inf:
-            raise ValueError(f"window: expected [lower, upper] in HU with lower < upper, got {list(window)}")
+        numbers = isinstance(window, (list, tuple)) and all(isinstance(value, (int, float)) for value in window)
+        if not numbers or len(window) != 2 or not -math.inf < float(window[0]) < float(window[1]) < math.inf:
+            raise ValueError(f"window: expected [lower, upper] in HU with lower < upper, got {window!r}")
         self.window = (float(window[0]), float(window[1]))
 
     def __call__(self, img: Tensor) -> MetaTensor:

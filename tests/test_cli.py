@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny_cohort import write_cohort, write_scan
@@ -202,7 +203,7 @@ def test_a_missing_bundle_says_where_it_was_looked_for(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--frame_sice", "16"], "unknown config key frame_sice; known: amp, batch_size,"),
+        (["--frame_sice", "16"], "unknown config key frame_sice; did you mean frame_size? known: amp, batch_size,"),
         (["--frame_size", "0"], "frame_size: expected a whole number of 8 or more, got 0"),
         (["--frame_size", "12.5"], "frame_size: expected a whole number of 8 or more, got 12.5"),
         (["--sequence_length", "0"], "sequence_length: expected a whole number of 1 or more, got 0"),
@@ -327,7 +328,7 @@ def test_prediction_names_the_damaged_file_and_still_gives_all_others(folder, tm
     (scans / "ct_1004_image.nii.gz").write_bytes(whole[: len(whole) // 2])
     assert main(["predict", str(scans), "--out", str(folder / "out")]) == 1
     err = capsys.readouterr().err
-    assert "error: 1 of 12 files could not be read:" in err and "ct_1004_image.nii.gz: truncated" in err
+    assert "error: 1 of 12 files have no prediction" in err and "ct_1004_image.nii.gz: truncated" in err
     table = {row["image"]: row for row in rows(folder / "out" / "inference" / "predictions.csv")}
     assert sorted(table) == [f"ct_{n}_image.nii.gz" for n in range(1001, 1013)]
     bad = table.pop("ct_1004_image.nii.gz")
@@ -374,7 +375,15 @@ def test_the_bundle_runs_without_the_console_script_from_any_folder(folder, tmp_
     assert torch.load(tmp_path / "run" / "models" / "model.pt", weights_only=True)
     done = run("inference", "--dataset_dir", "scans")
     assert done.returncode == 1
-    assert re.search(r"^error: 1 of 2 files could not be read:\n.*two\.nii\.gz: named", done.stderr, re.MULTILINE)
+    assert re.search(r"^error: 1 of 2 files have no prediction:\n.*two\.nii\.gz: named", done.stderr, re.MULTILINE)
     assert "Traceback" not in done.stderr
     table = rows(tmp_path / "run" / "inference" / "predictions.csv")
     assert [(row["image"], bool(row["prediction"])) for row in table] == [("one.nii.gz", True), ("two.nii.gz", False)]
+
+
+def test_prediction_says_that_a_cine_was_scaled_by_percentiles(folder, tmp_path, capsys):
+    voxels = np.random.default_rng(3).integers(0, 255, (12, 12, 2, 5)).astype(np.int16)
+    write_scan(tmp_path / "scans" / "cine.nii.gz", voxels)
+    shutil.copytree(folder / "out", tmp_path / "out")
+    assert main(["predict", str(tmp_path / "scans"), "--out", str(tmp_path / "out")]) == 0
+    assert "scaled by its 1st and 99th percentiles: cine.nii.gz" in capsys.readouterr().out

@@ -128,7 +128,7 @@ def test_a_folder_with_a_model_is_not_trained_into_again(runs, datalist, capsys)
     before = {path: path.read_bytes() for path in (runs.whole / "models").iterdir()}
     assert train(datalist, runs.whole, 1) == 1
     assert (
-        "already holds a model; choose another --output_dir, or go on with it with --resume true"
+        "already holds a model; choose another output folder, or go on with it with --resume true"
         in capsys.readouterr().err
     )
     assert {path: path.read_bytes() for path in (runs.whole / "models").iterdir()} == before
@@ -417,7 +417,7 @@ def test_scores_are_of_the_predictions_in_the_table(tmp_path, capsys):
     assert (metrics["context"]["seed"], metrics["context"]["part"]) == (7, "test")
     assert (tmp_path / "out" / "metrics.csv").is_file() and (tmp_path / "out" / "confusion_matrix.png").is_file()
     out = capsys.readouterr().out
-    assert "predictions of 4 cases" in out and re.search(r"accuracy +0\.750 \[", out)
+    assert "4 scans predicted" in out and re.search(r"accuracy +0\.750 \[", out)
 
 
 def test_files_that_could_not_be_read_are_rows_without_figures_and_listed_at_the_end(tmp_path):
@@ -430,7 +430,10 @@ def test_files_that_could_not_be_read_are_rows_without_figures_and_listed_at_the
         "",
         "b.nii: truncated",
     )
-    with pytest.raises(ValueError, match=r"2 of 3 files could not be read:\n  b\.nii: truncated\n  c\.nii: no CT"):
+    with pytest.raises(
+        ValueError,
+        match=r"2 of 3 files have no prediction, the others have theirs:\n  b\.nii: truncated\n  c\.nii: no CT",
+    ):
         predictions.check()
 
 

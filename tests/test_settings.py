@@ -8,9 +8,9 @@ from torch import nn
 
 from monai_chd.settings import (
     check_checkpoint,
-    check_counts,
     check_resumable,
     check_unseen,
+    check_values,
     find_checkpoint,
     plain,
     write_settings,
@@ -147,7 +147,9 @@ def test_a_training_goes_on_with_the_same_settings_and_cases_only(checkpoint):
             check_resumable(checkpoint, SETTINGS, cases)
 
 
-def test_counts_below_one_are_refused_together():
-    check_counts(max_epochs=1, batch_size=20)
-    with pytest.raises(ValueError, match=r"max_epochs 0, batch_size 1.5, val_interval True"):
-        check_counts(max_epochs=0, batch_size=1.5, val_interval=True, early_stop_patience=3)
+def test_values_that_mean_nothing_are_refused_together():
+    check_values({"max_epochs": 1, "batch_size": 20, "learning_rate": 1e-4, "bidirectional": False, "pooling": "last"})
+    with pytest.raises(
+        ValueError, match=r"max_epochs.*got 0; batch_size.*got 1.5; learning_rate.*got -1; bidirectional.*'no'"
+    ):
+        check_values({"max_epochs": 0, "batch_size": 1.5, "learning_rate": -1, "bidirectional": "no", "lr_decay": 0.9})

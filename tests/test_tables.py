@@ -8,7 +8,8 @@ import pytest
 from openpyxl import Workbook
 
 from monai_chd.labels import FLAGS
-from monai_chd.tables import Diagnosis, class_name, find_table, read_table
+from monai_chd.rules import load_rule
+from monai_chd.tables import Diagnosis, class_name, find_table, load_table, read_table
 
 FLAG_TABLE = Path(__file__).parent / "data" / "imagechd_flags.csv"
 COUNTS = {"Cyanotic": 36, "Non-Cyanotic": 40, None: 13, "Normal": 21}
@@ -366,3 +367,46 @@ def test_a_workbook_without_a_flags_column_is_refused(tmp_path):
     book.save(tmp_path / "a.xlsx")
     with pytest.raises(ValueError, match=r"no column for PA; .*PuA"):
         read_table(tmp_path / "a.xlsx")
+
+
+# what is said of how a workbook was read
+
+
+def test_another_sheet_name_is_said_and_the_right_one_is_not(tmp_path):
+    book = write_book(tmp_path / "a.xlsx", ["index", *FLAGS], imagechd_cells(), sheet="Sheet1")
+    assert load_table(book).notes == [
+        "a.xlsx: no sheet is named 'classification dataset'; read the first one, 'Sheet1'"
+    ]
+    book = write_book(
+        tmp_path / "b.xlsx", ["index", *FLAGS], imagechd_cells(), "Classification dataset ", before="notes"
+    )
+    assert load_table(book).notes == []
+    assert load_table(FLAG_TABLE).notes == []
+
+
+def test_a_column_that_looks_like_an_unknown_flag_is_named_with_whom_it_leaves_unflagged(tmp_path):
+    header = ["index", "VSD", "ToF", "SV", "Age", "remark", "empty"]
+    rows = [[1, 1, None, 1, 1, "x", None], [2, None, None, 1, 30, "", None], [3, None, 1, None, 0, "", None]]
+    table = load_table(write_book(tmp_path / "a.xlsx", header, rows))
+    (note,) = table.notes
+    assert note.startswith("column SV looks like a diagnosis flag that is not known and was not read; 2 have no other")
+    assert table.rows[1].label == "Normal"
+
+
+def test_flags_of_a_table_are_those_of_sound_rows(tmp_path):
+    table = load_table(flag_book(tmp_path / "a.xlsx", [1, 1, 1], [2, "?", 1], [None, 1, None]))
+    assert table.has_flags and table.flags() == {"1": ("VSD", "ToF")}
+
+
+def test_the_rule_decides(tmp_path):
+    book = write_book(tmp_path / "a.xlsx", ["index", *FLAGS], imagechd_cells())
+    assert Counter(row.label for row in load_table(book, load_rule("all-cyanotic")).rows)["Cyanotic"] == 49
+
+
+def test_the_sheet_of_images_is_refused_without_showing_its_cells(tmp_path):
+    book = Workbook()
+    book.active.append(["idx", 1, "PatientBirthDate", 20100101])
+    book.save(tmp_path / "imagechd_dataset_IMAGE_INFO.xlsx")
+    with pytest.raises(ValueError, match="tells of images, not of diagnoses") as caught:
+        read_table(tmp_path / "imagechd_dataset_IMAGE_INFO.xlsx")
+    assert "2010" not in str(caught.value)
