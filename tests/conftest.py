@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,3 +43,19 @@ def trained(datalist, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("trained")
     assert main(["train", str(datalist), "--out", str(out), "--max_epochs", "2", *SMALL]) == 0
     return out
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config):
+    """Leave without the interpreter's teardown, in which ITK's libraries, loaded beside torch's, can crash after all is done."""
+    status = getattr(config, "exit_status", None)
+    if status is not None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session, exitstatus):
+    """Note the result for `pytest_unconfigure`."""
+    session.config.exit_status = int(exitstatus)

@@ -375,7 +375,7 @@ def test_the_bundle_runs_without_the_console_script_from_any_folder(folder, tmp_
     assert torch.load(tmp_path / "run" / "models" / "model.pt", weights_only=True)
     done = run("inference", "--dataset_dir", "scans")
     assert done.returncode == 1
-    assert re.search(r"^error: 1 of 2 files have no prediction:\n.*two\.nii\.gz: named", done.stderr, re.MULTILINE)
+    assert re.search(r"^error: 1 of 2 files have no prediction, .*:\n.*two\.nii\.gz: named", done.stderr, re.MULTILINE)
     assert "Traceback" not in done.stderr
     table = rows(tmp_path / "run" / "inference" / "predictions.csv")
     assert [(row["image"], bool(row["prediction"])) for row in table] == [("one.nii.gz", True), ("two.nii.gz", False)]

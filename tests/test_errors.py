@@ -77,7 +77,7 @@ def test_what_another_library_raised_below_the_mistake_is_not_taken(tmp_path):
         lambda: int("x"),
         lambda: open("/nowhere/file"),  # noqa: SIM115
         lambda: Path("/nowhere").stat(),
-        lambda: WindowHU(5),
+        lambda: WindowHU()(5),
         lambda: {}["key"],
     ],
 )
