@@ -15,6 +15,7 @@ LAST = "last.pt"
 SETTINGS = "settings.json"
 TRAINED_ON = "trained_on.json"
 
+BUILT = "_built_in_config"
 COUNTS = ("max_epochs", "batch_size", "val_interval", "early_stop_patience", "hidden_size", "num_layers")
 RATES = ("learning_rate", "lr_decay")
 SWITCHES = ("bidirectional", "resume", "amp")
@@ -32,6 +33,16 @@ def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(text)  # type: ignore[no-any-return]
 
 
+def _noted(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as noted beside weights: an object goes under a key of its own, which no config takes for a value."""
+    return {key + BUILT if isinstance(value, dict) else key: value for key, value in plain(settings).items()}
+
+
+def _other(key: str) -> str:
+    """The key under which the same setting is noted when it is the other kind of value."""
+    return key.removesuffix(BUILT) if key.endswith(BUILT) else key + BUILT
+
+
 def write_settings(folder: str | Path, settings: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> None:
     """Write `settings.json` (a config that can follow another in `--config_file`) and `trained_on.json` beside the weights.
 
@@ -41,7 +52,7 @@ def write_settings(folder: str | Path, settings: Mapping[str, Any], cases: Seque
         cases: all cases that the training saw, those it was validated on included, since they chose the model.
     """
     with replacing(Path(folder, SETTINGS)) as temporary:
-        temporary.write_text(json.dumps(plain(settings), indent=2) + "\n")
+        temporary.write_text(json.dumps(_noted(settings), indent=2) + "\n")
     with replacing(Path(folder, TRAINED_ON)) as temporary:
         temporary.write_text(json.dumps(_seen(cases), indent=2) + "\n")
 
@@ -66,10 +77,9 @@ def check_checkpoint(checkpoint: str | Path, settings: Mapping[str, Any]) -> Non
     beside = path.with_name(SETTINGS)
     if not beside.is_file():
         return
-    trained, asked = json.loads(beside.read_text()), plain(settings)
-    differ = [
-        f"{key} {trained[key]!r} (asked: {asked[key]!r})" for key in asked if trained.get(key, asked[key]) != asked[key]
-    ]
+    noted, asked = json.loads(beside.read_text()), _noted(settings)
+    trained = {key: noted.get(key, noted.get(_other(key), value)) for key, value in asked.items()}
+    differ = [f"{key} {trained[key]!r} (asked: {value!r})" for key, value in asked.items() if trained[key] != value]
     if differ:
         raise ValueError(
             f"{path} was trained with {', '.join(differ)}. Ask for the same: `monai-chd` takes the training's settings by "
