@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import os
 import re
+import shlex
 import sys
-import sysconfig
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +15,16 @@ from typing import Any
 
 from monai_chd import __version__
 from monai_chd.errors import TRACEBACK_VARIABLE, user_error
+from monai_chd.running import bundle_folder, check_keys, run_bundle, settings_file
 
-BUNDLE_COMMANDS = ("train", "evaluate", "predict", "cache")
+BUNDLE_COMMANDS = ("train", "evaluate", "predict", "export", "cache", "crossval")
 """Commands that take any key of the bundle's config as --key value."""
 
-OWN_OPTIONS = ("--out", "--format", "--help")
+OWN_OPTIONS = ("--out", "--format", "--scans", "--help")
 """What is an option of these commands themselves."""
+
+CROSSVAL_OPTIONS = ("--quick", "--folds", "--repeats", "--seed", "--against", "--no-controls")
+"""The same of cross-validation alone; elsewhere --seed is a key of the config."""
 
 PHANTOM_SIZES = 128, 64
 """Pixels of a slice unless told otherwise: of a cohort, and with --like-imagechd."""
@@ -30,45 +33,6 @@ PHANTOM_OPTIONS = {"patients": 60, "slices": [40, 56], "difficulty": "plain", "l
 """Defaults of what --like-imagechd leaves no choice of."""
 
 EPILOG = "Research software, not a medical device."
-
-
-def bundle_folder() -> Path:
-    """The MONAI bundle: beside the package in a checkout, below the prefix's `share/` when installed.
-
-    Raises:
-        FileNotFoundError: neither is there.
-    """
-    places = [
-        Path(__file__).resolve().parent.parent / "bundle",
-        Path(sysconfig.get_path("data")) / "share" / "monai_chd" / "bundle",
-    ]
-    for place in places:
-        if (place / "configs" / "train.json").is_file():
-            return place
-    raise FileNotFoundError(f"the bundle's configs are not at {' or '.join(map(str, places))}; install monai_chd again")
-
-
-def run_bundle(configs: Sequence[str | Path], **overrides: Any) -> None:
-    """Run the bundle as `python -m monai.bundle run` does.
-
-    Args:
-        configs: names of configs of the bundle ("train") or paths of files that override them.
-        overrides: top-level config keys.
-    """
-    from monai.bundle import run
-
-    folder = bundle_folder()
-    files = [str(folder / "configs" / f"{c}.json") if isinstance(c, str) else str(c) for c in configs]
-    with warnings.catch_warnings():
-        # MONAI warns that a config can run code; these are the package's own
-        warnings.filterwarnings("ignore", message="parsing config_file", category=UserWarning)
-        run(
-            config_file=files,
-            bundle_root=str(folder),
-            meta_file=str(folder / "configs" / "metadata.json"),
-            logging_file=str(folder / "configs" / "logging.conf"),
-            **overrides,
-        )
 
 
 def _overrides(words: Sequence[str]) -> dict[str, Any]:
@@ -94,12 +58,13 @@ def _split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """A command line as what argparse knows, and the pairs meant for the config, wherever they stand."""
     if not words or words[0] not in BUNDLE_COMMANDS:
         return list(words), []
+    options = OWN_OPTIONS + (CROSSVAL_OPTIONS if words[0] == "crossval" else ())
     own: list[str] = []
     pairs: list[str] = []
     queue = list(words)
     while queue:
         word = queue.pop(0)
-        if not word.startswith("--") or word.split("=")[0] in OWN_OPTIONS:
+        if not word.startswith("--") or word.split("=")[0] in options:
             own.append(word)
             continue
         pairs.append(word)
@@ -108,21 +73,10 @@ def _split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return own, pairs
 
 
-def _known_keys(configs: Sequence[str], overrides: dict[str, Any], given: Sequence[str]) -> dict[str, Any]:
-    """Refuse a config key that does not exist, which MONAI would take in silence, or that the command itself gives."""
-    twice = [key for key in overrides if key in (*given, "bundle_root")]
-    if twice:
-        raise ValueError(f"config key {', '.join(twice)}: given by the command's own arguments; leave it out")
-    known: set[str] = set()
-    for name in configs:
-        known |= set(json.loads((bundle_folder() / "configs" / f"{name}.json").read_text()))
-    unknown = [key for key in overrides if re.split(r"[#:]", key)[0] not in known]
-    if unknown:
-        near = [match for key in unknown for match in difflib.get_close_matches(key, known, n=1)]
-        meant = f"did you mean {', '.join(near)}? " if near else ""
-        raise ValueError(
-            f"unknown config key {', '.join(unknown)}; {meant}known: {', '.join(sorted(known - {'imports'}))}"
-        )
+def _checked(configs: Sequence[str], words: Sequence[str], given: Sequence[str]) -> dict[str, Any]:
+    """The config keys of a command line, refused when a config does not know them."""
+    overrides = _overrides(words)
+    check_keys(configs, overrides, given)
     return overrides
 
 
@@ -163,12 +117,10 @@ def _phantom_imagechd(options: argparse.Namespace) -> None:
 
 def _prepare(options: argparse.Namespace) -> None:
     from monai_chd.archives import unpack
-    from monai_chd.datalist import prepare
+    from monai_chd.datalist import Choices, prepare
     from monai_chd.overview import report
 
-    datalist = prepare(
-        unpack(options.source, options.extract_to),
-        options.out,
+    choices = Choices(
         table=options.table,
         cohort=options.cohort,
         rule=getattr(options, "rule", None),
@@ -179,42 +131,37 @@ def _prepare(options: argparse.Namespace) -> None:
         hu_offset=options.hu_offset,
         confounders=options.confounders,
         skip_bad=options.skip_bad,
-        progress=True,
     )
+    datalist = prepare(unpack(options.source, options.extract_to), options.out, choices, progress=True)
     print(report(datalist, Path(options.out)))
 
 
 def _audit(options: argparse.Namespace) -> int:
-    from monai_chd.audit import audit, audit_text, has_leakage, write_audit
+    from monai_chd.audit import audit, exit_code, nothing_compared, write_audit
+    from monai_chd.audit_text import audit_text
 
     result = audit(options.datalist, dataset_dir=options.dataset_dir, against=options.against)
     path = Path(options.out) if options.out else Path(options.datalist).with_name("audit.json")
     write_audit(result, path)
     print(f"{audit_text(result)}\naudit: {path}")
-    return 1 if has_leakage(result) else 0
+    if error := nothing_compared(result):
+        print(f"error: {error}", file=sys.stderr)
+    return exit_code(result)
 
 
 def _train(options: argparse.Namespace) -> None:
-    overrides = _known_keys(["train"], _overrides(options.overrides), ("datalist", "output_dir"))
+    overrides = _checked(["train"], options.overrides, ("datalist", "output_dir"))
     # who resumes means the same settings
-    settings = _settings_file(options.out, {}) if overrides.get("resume") is True else []
+    settings = settings_file(options.out, {}) if overrides.get("resume") is True else []
     run_bundle(
         ["train", *settings], datalist=_absolute(options.datalist), output_dir=_absolute(options.out), **overrides
     )
 
 
-def _settings_file(out: str, overrides: dict[str, Any]) -> list[Path]:
-    """The settings that the model in `out`, or the one the bundle ships, was trained with, unless weights are named."""
-    from monai_chd.settings import SETTINGS, find_checkpoint
-
-    path = Path(overrides.get("checkpoint") or find_checkpoint(out, bundle_folder())).with_name(SETTINGS)
-    return [path.resolve()] if path.is_file() else []
-
-
 def _evaluate(options: argparse.Namespace) -> None:
-    overrides = _known_keys(["train", "evaluate"], _overrides(options.overrides), ("datalist", "output_dir"))
+    overrides = _checked(["train", "evaluate"], options.overrides, ("datalist", "output_dir"))
     run_bundle(
-        ["train", "evaluate", *_settings_file(options.out, overrides)],
+        ["train", "evaluate", *settings_file(options.out, overrides)],
         datalist=_absolute(options.datalist),
         output_dir=_absolute(options.out),
         **overrides,
@@ -222,13 +169,20 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    overrides = _known_keys(["inference"], _overrides(options.overrides), ("dataset_dir", "output_dir"))
+    overrides = _checked(["inference"], options.overrides, ("dataset_dir", "output_dir"))
     run_bundle(
-        ["inference", *_settings_file(options.out, overrides)],
+        ["inference", *settings_file(options.out, overrides)],
         dataset_dir=_absolute(options.source),
         output_dir=_absolute(options.out),
         **overrides,
     )
+
+
+def _export(options: argparse.Namespace) -> None:
+    from monai_chd.export import export
+
+    overrides = _checked(["inference"], options.overrides, ("dataset_dir", "output_dir", "engine"))
+    print(export(_absolute(options.out), _absolute(options.scans), overrides).text())
 
 
 def _cache(options: argparse.Namespace) -> None:
@@ -236,7 +190,7 @@ def _cache(options: argparse.Namespace) -> None:
 
     from monai_chd.dataset import FrameDataset
 
-    overrides = _known_keys(["train"], _overrides(options.overrides), ("datalist",))
+    overrides = _checked(["train"], options.overrides, ("datalist",))
     parser = ConfigParser()
     parser.read_config(str(bundle_folder() / "configs" / "train.json"))
     parser.update({"datalist": _absolute(options.datalist), **overrides})
@@ -246,9 +200,28 @@ def _cache(options: argparse.Namespace) -> None:
         parser.get_parsed_content("train#preprocessing"),
         cache=options.format,
         cache_dir=options.out,
+        encoder=parser.get_parsed_content("train#dataset#encoder") if options.format == "features" else None,
     )
     dataset.fill()
-    print(f"frames: {options.out}")
+    print(f"{'features' if options.format == 'features' else 'frames'}: {options.out}")
+
+
+def _crossval(options: argparse.Namespace) -> None:
+    from monai_chd.crossval import crossval, summary
+    from monai_chd.fits import FIT_KEYS
+
+    report = crossval(
+        options.datalist,
+        options.out,
+        folds=options.folds,
+        repeats=1 if options.quick else options.repeats,
+        seed=options.seed,
+        settings=_checked(["train"], options.overrides, FIT_KEYS),
+        against=options.against,
+        controls=options.controls,
+        command=shlex.join(["monai-chd", *options.words]),
+    )
+    print(summary(report, options.out))
 
 
 def _absolute(path: str) -> str:
@@ -387,8 +360,10 @@ def _add_audit(commands: Any) -> None:
         "look for leaks between the parts of a datalist, and for confounders",
         "Patients in two places, byte copies and near copies (resampled, re-windowed, mirrored) across folds and test part; "
         "slice count, spacing, scanner, age and contrast by class, and how well these alone predict it. "
-        "Exit code 1 when something leaks.",
+        "Exit code 1: something leaks. 2: nothing seems to leak, but not all could be audited (a datalist or scan that cannot "
+        "be read, a record without patient id). 0: all was compared and nothing leaks.",
     )
+    command.set_defaults(failure=2)
     command.add_argument("datalist", metavar="WORK/datalist.json")
     command.add_argument(
         "--against", metavar="OTHER/datalist.json", help="a second datalist that must share no scan or id"
@@ -402,9 +377,10 @@ def _add_audit(commands: Any) -> None:
 def _add_bundle_commands(commands: Any) -> None:
     keys = (
         "Keys of the bundle's config are set as --key value, e.g. --frame_size 224 --window '[-200, 900]'; the README's table "
-        "explains them: frame_size, sequence_length, sampling, window, encoder, hidden_size, num_layers, bidirectional, pooling, "
-        "learning_rate, lr_decay, batch_size, max_epochs, early_stop_patience, fold, seed, cache, cache_dir, resume, amp, "
-        "num_workers, reader, hu_offset, cine_slice, dataset_dir, checkpoint."
+        "explains them: frame_size, sequence_length, sampling, window, encoder, encoder_precision, projection, "
+        "hidden_size, num_layers, "
+        "bidirectional, pooling, learning_rate, lr_decay, batch_size, max_epochs, early_stop_patience, fold, seed, cache, "
+        "cache_dir, resume, amp, num_workers, reader, hu_offset, cine_slice, dataset_dir, checkpoint."
     )
     train = _add(commands, "train", _train, "train a model (bundle config train.json)", keys)
     train.add_argument("datalist", metavar="WORK/datalist.json")
@@ -431,24 +407,57 @@ def _add_bundle_commands(commands: Any) -> None:
     predict.add_argument(
         "--out", required=True, metavar="OUT", help="folder of the training; results go to OUT/inference"
     )
+    export = _add(
+        commands,
+        "export",
+        _export,
+        "write the model in OUT as ONNX, and compare OpenVINO with torch on scans",
+        "OUT/models/model.onnx is the whole network for other tools; encoder.onnx is what `monai-chd predict --engine openvino` "
+        f'runs. Needs pip install "monai_chd[openvino]". {keys}',
+    )
+    export.add_argument("out", metavar="OUT", help="folder of the training")
+    export.add_argument("--scans", required=True, metavar="SCANS", help="NIfTI file or folder to compare on")
+    crossval = _add(
+        commands,
+        "crossval",
+        _crossval,
+        "cross-validate the training on all patients, with controls, and write the evaluation report",
+        "Repeated folds by patient; the same command goes on where it was stopped. Without --encoder, the pretrained encoder "
+        f"is frozen and only the head trained, in minutes; --encoder small_cnn trains end to end. {keys}",
+    )
+    crossval.add_argument("datalist", metavar="WORK/datalist.json")
+    crossval.add_argument("--out", required=True, metavar="CV", help="folder for fits, predictions and report")
+    crossval.add_argument("--quick", action="store_true", help="one repeat instead of --repeats")
+    crossval.add_argument("--folds", type=int, default=5, help="folds of a repeat")
+    crossval.add_argument("--repeats", type=int, default=5, help="how often the folds are drawn")
+    crossval.add_argument("--seed", type=int, default=42, help="seed of the first draw of folds")
+    crossval.add_argument(
+        "--against", metavar="OTHER_CV", help="another cross-validation on the same folds to compare with"
+    )
+    crossval.add_argument(
+        "--no-controls", dest="controls", action="store_false", help="leave the controls out, and their fits"
+    )
     cache = _add(
         commands,
         "cache",
         _cache,
-        "write the frames of a datalist to disk",
-        f"`jpg`: one 8-bit JPG a frame, a folder a patient, lossy; train on them with --cache jpg --cache_dir FOLDER. {keys}",
+        "write the frames of a datalist, or what a frozen encoder says of them, to disk",
+        f"`jpg`: one 8-bit JPG a frame, a folder a patient, lossy; train on them with --cache jpg --cache_dir FOLDER. "
+        "`features`: what a frozen encoder gives (--encoder efficientnet_lite0), one file a scan; a training with --cache "
+        f"features --cache_dir FOLDER, the same encoder and settings works out the head only. {keys}",
     )
     cache.add_argument("datalist", metavar="WORK/datalist.json")
     cache.add_argument("--out", required=True, metavar="FOLDER", help="folder to write to")
-    cache.add_argument("--format", choices=("jpg",), default="jpg", help="kind of frames")
+    cache.add_argument("--format", choices=("jpg", "features"), default="jpg", help="what to write")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code, 1 with one line on stderr for a mistake of the user."""
+    """Run one command; returns the exit code, 1 (2 for `audit`) with one line on stderr for a mistake of the user."""
     parser = _arguments()
     words, overrides = _split_words(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(words)
     options.overrides = overrides
+    options.words = list(sys.argv[1:] if arguments is None else arguments)
     warnings.filterwarnings("ignore", category=FutureWarning, module="monai")
     try:
         return int(options.function(options) or 0)
@@ -457,7 +466,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if mistake is None or os.environ.get(TRACEBACK_VARIABLE):
             raise
         print(f"error: {mistake}", file=sys.stderr)
-        return 1
+        return int(getattr(options, "failure", 1))
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130

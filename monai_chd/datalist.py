@@ -10,6 +10,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,37 +52,53 @@ def find_inputs(source: str | Path) -> list[dict[str, str]]:
     return [{"image": str(path)} for path in paths]
 
 
-def prepare(
-    source: str | Path,
-    out: str | Path,
-    *,
-    table: str | Path | None = None,
-    cohort: str | Path | None = None,
-    rule: str | Path | None = None,
-    normal: str = NORMALS[0],
-    folds: int = 5,
-    test_fraction: float = 0.2,
-    seed: int = 42,
-    hu_offset: float | None = None,
-    confounders: bool = False,
-    skip_bad: bool = False,
-    progress: bool = False,
-) -> dict[str, Any]:
-    """Turn a folder of scans and a table into `out/datalist.json` and `out/excluded.csv`.
+@dataclass(frozen=True)
+class Choices:
+    """What a user chooses of a datalist.
 
-    Args:
-        source: folder with the scans, searched to the bottom.
-        out: folder to write to.
-        table: workbook of flags or table of classes; None: found in `source` by `tables.find_table`.
+    Attributes:
+        table: workbook of flags or table of classes; None: found beside the scans by `tables.find_table`.
         cohort: cohort file, or the name of an example, for a layout that is not ImageCHD's (`cohorts`).
         rule: name or file of the rule that turns flags into a class (`rules`); None: the cohort file's, else strict.
         normal: what a patient without a flag needs to count as normal, one of `imagechd.NORMALS`.
         folds: number of cross-validation folds of the training part.
         test_fraction: share of patients held out as the test part, 0 for none.
         seed: of the split.
-        hu_offset: HU = value + this, for every scan; None: found for each file.
+        hu_offset: HU = value + this, for every scan; None: the cohort file's, else found for each file.
         confounders: also record the age at the scan, where ImageCHD's image-info sheet is present.
         skip_bad: leave bad rows and scans out, listed in `excluded.csv`, instead of stopping.
+
+    Raises:
+        ValueError: folds, test fraction or seed out of range.
+    """
+
+    table: str | Path | None = None
+    cohort: str | Path | None = None
+    rule: str | Path | None = None
+    normal: str = NORMALS[0]
+    folds: int = 5
+    test_fraction: float = 0.2
+    seed: int = 42
+    hu_offset: float | None = None
+    confounders: bool = False
+    skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        check_choices(self.folds, self.test_fraction, self.seed)
+
+
+DEFAULTS = Choices()
+
+
+def prepare(
+    source: str | Path, out: str | Path, choices: Choices = DEFAULTS, *, progress: bool = False
+) -> dict[str, Any]:
+    """Turn a folder of scans and a table into `out/datalist.json` and `out/excluded.csv`.
+
+    Args:
+        source: folder with the scans, searched to the bottom.
+        out: folder to write to.
+        choices: table, layout, rule, split and what to do about faults.
         progress: show a bar while the scans are checked.
 
     Returns:
@@ -92,40 +109,51 @@ def prepare(
         ValueError: bad rows or scans (all listed at once), a rule or cohort file that is none, too few patients for the
             folds, or `out` already holds another split.
     """
-    check_choices(folds, test_fraction, seed)
     folder, out = Path(source).resolve(), Path(out).resolve()
-    config = load_cohort(cohort) if cohort else None
+    config = load_cohort(choices.cohort) if choices.cohort else None
     owners = find_scans_by(config.id_pattern, folder) if config and config.id_pattern else {}
     scans = list(owners) or find_scans(folder)
-    found = read_diagnoses(folder, Path(table).resolve() if table else None, config=config, rule=rule, normal=normal)
-    sheet = _image_sheet(folder, confounders)
+    table = Path(choices.table).resolve() if choices.table else None
+    found = read_diagnoses(folder, table, config=config, rule=choices.rule, normal=choices.normal)
+    sheet = _image_sheet(folder, choices.confounders)
     writable_folder(out)
     joined = join(folder, scans, found.rows, owners)
-    inspect_scans(joined, folder, hu_offset if hu_offset is not None or not config else config.hu_offset, progress)
-    if joined.problems and not skip_bad:
-        listed = "\n  ".join(joined.problems)
-        raise ValueError(
-            f"{len(joined.problems)} bad rows or scans in {folder} with {found.name}:\n  {listed}\n"
-            f"Mend them, or leave them out with --skip-bad (they are then listed in excluded.csv)"
-        )
+    given = choices.hu_offset
+    inspect_scans(joined, folder, config.hu_offset if config and given is None else given, progress)
+    if not choices.skip_bad:
+        _refuse_problems(joined, folder, found.name)
     add_confounders(joined, sheet.scans, found.is_imagechd)
-    labels = {case.patient: str(case.diagnosis.label) for case in sorted(joined.cases, key=lambda c: c.patient)}
-    assigned = draw_split(labels, folds, test_fraction, seed, config.absent_classes if config else ())
-    records: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
-    for case in sorted(joined.cases, key=lambda c: (c.patient, str(c.image))):
-        records["test" if assigned[case.patient] < 0 else "training"].append(
-            _record(case, folder, assigned[case.patient], confounders)
-        )
     datalist = {
         "root": Path(os.path.relpath(folder, out)).as_posix(),
         "classes": list(CLASSES),
         "rule": found.rule,
         "normal": found.normal,
         "notes": _notes(found, sheet, joined, config),
-        **records,
+        **_parts(joined, folder, choices, config.absent_classes if config else ()),
     }
     _write(datalist, joined.excluded, out)
     return datalist
+
+
+def _refuse_problems(joined: Cohort, folder: Path, table: str) -> None:
+    """Stop at bad rows or scans, all listed at once."""
+    if joined.problems:
+        listed = "\n  ".join(joined.problems)
+        raise ValueError(
+            f"{len(joined.problems)} bad rows or scans in {folder} with {table}:\n  {listed}\n"
+            f"Mend them, or leave them out with --skip-bad (they are then listed in excluded.csv)"
+        )
+
+
+def _parts(joined: Cohort, folder: Path, choices: Choices, absent: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Records of the training and test part, by patient and path."""
+    labels = {case.patient: str(case.diagnosis.label) for case in sorted(joined.cases, key=lambda c: c.patient)}
+    assigned = draw_split(labels, choices.folds, choices.test_fraction, choices.seed, absent)
+    records: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
+    for case in sorted(joined.cases, key=lambda c: (c.patient, str(c.image))):
+        fold = assigned[case.patient]
+        records["test" if fold < 0 else "training"].append(_record(case, folder, fold, choices.confounders))
+    return records
 
 
 def _image_sheet(folder: Path, ages: bool) -> ImageSheet:

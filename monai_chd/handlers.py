@@ -16,12 +16,30 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from numpy.typing import NDArray
 from torch import Tensor
 
+from monai_chd.calibration import (
+    CALIBRATION,
+    Calibration,
+    calibrate,
+    describe,
+    read_calibration,
+    scale,
+    write_calibration,
+)
 from monai_chd.figures import confusion_matrix_figure, learning_curves_figure
 from monai_chd.files import replacing, writable_folder
 from monai_chd.metrics import evaluate
-from monai_chd.predictions import metrics_table, read_predictions, scored_cases, write_metrics, write_predictions
+from monai_chd.predictions import (
+    answered_cases,
+    coverage_estimate,
+    metrics_table,
+    read_predictions,
+    scored_cases,
+    write_metrics,
+    write_predictions,
+)
 from monai_chd.settings import LAST, MODEL, write_settings
 
 logger = logging.getLogger(__name__)
@@ -83,26 +101,36 @@ FEW_FRAMES = 8
 
 
 class LearningCurves:
-    """Keeps one row of figures an epoch and writes `learning_curves.csv` and `.png` after each.
+    """Keeps one row of figures an epoch; writes `learning_curves.csv` after each, `.png` now and then and at the end.
 
-    Put it behind the ValidationHandler, so that the epoch's validation has run.
+    Drawing takes a second, longer than an epoch of a small head, so it waits `DRAW_AFTER` seconds. Put it behind the
+    ValidationHandler, so that the epoch's validation has run.
 
     Args:
         output_dir: folder of the two files.
         evaluator: engine whose metrics are the validation's.
     """
 
+    DRAW_AFTER = 60.0
+
     def __init__(self, output_dir: str | Path, evaluator: Engine) -> None:
         self.output_dir = Path(output_dir)
         self.evaluator = evaluator
         self.history: list[dict[str, float]] = []
         self._losses: list[float] = []
+        self._drawn = time.monotonic()
 
     def attach(self, engine: Engine) -> None:
         """Listen to a trainer."""
         engine.add_event_handler(Events.EPOCH_STARTED, self._losses.clear)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
+        engine.add_event_handler(Events.COMPLETED, self._draw)
+
+    def _draw(self, engine: Engine) -> None:
+        if self.history and not engine.state.rank:  # type: ignore[attr-defined]
+            learning_curves_figure(self.history, self.output_dir / "learning_curves.png")
+            self._drawn = time.monotonic()
 
     def _collect(self, engine: Engine) -> None:
         self._losses.append(float(engine.state.output[0]["loss"]))  # type: ignore[index]
@@ -119,13 +147,53 @@ class LearningCurves:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.history)
-        learning_curves_figure(self.history, self.output_dir / "learning_curves.png")
+        if time.monotonic() - self._drawn > self.DRAW_AFTER:
+            self._draw(engine)
+
+
+class Calibrator:
+    """Keeps the validation's predictions, and fits temperature and threshold to them when the model is kept.
+
+    Listens to the evaluator in every process of a training: each sees a part of the validation cases.
+
+    Args:
+        coverage: wished share of cases to answer; 1 never abstains.
+        risk: instead, wished share of the answers that may be wrong.
+    """
+
+    def __init__(self, coverage: float | None = 1.0, risk: float | None = None) -> None:
+        self.coverage, self.risk = coverage, risk
+        self._cases: list[tuple[int, list[float]]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to an evaluator."""
+        engine.add_event_handler(Events.STARTED, self._cases.clear)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.COMPLETED, self._gather)
+
+    def _collect(self, engine: Engine) -> None:
+        output: Any = engine.state.output
+        self._cases += [(int(case["label"]), case["pred"].cpu().double().tolist()) for case in output]
+
+    def _gather(self) -> None:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            parts: list[Any] = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(parts, self._cases)
+            self._cases[:] = [case for part in parts for case in part]
+
+    def calibration(self) -> Calibration | None:
+        """Fitted to the last validation; None when its probabilities are no numbers, as of a training that diverged."""
+        labels, probabilities = [label for label, _ in self._cases], np.array([row for _, row in self._cases])
+        if not labels or not np.isfinite(probabilities).all():
+            return None
+        return calibrate(labels, probabilities, coverage=self.coverage, risk=self.risk)
 
 
 class Checkpoints:
     """Saves the best model and everything needed to go on, after each epoch; restores the latter when training starts.
 
-    `models/model.pt` is the bare state dict of the network with the best validation metric so far, tensors only.
+    `models/model.pt` is the bare state dict of the network with the best validation metric so far, tensors only, and
+    `models/calibration.json` its temperature and abstention threshold from the same validation.
     `models/last.pt` holds network, optimizer, learning rate schedule, loss scale, epoch, best metric, curves and random
     states: a training that was stopped and resumed gives the same weights as one that ran through. MONAI's
     CheckpointSaver does not keep the random states or the best metric, and does not write under a temporary name.
@@ -140,6 +208,7 @@ class Checkpoints:
         settings: what the network and its input depend on, see `settings.write_settings`.
         cases: all cases of training and validation.
         resume: go on from `last.pt`.
+        calibrator: listens to the same evaluator; None: the model is not calibrated.
     """
 
     def __init__(
@@ -152,6 +221,7 @@ class Checkpoints:
         settings: Mapping[str, Any],
         cases: Sequence[Mapping[str, Any]],
         resume: bool = False,
+        calibrator: Calibrator | None = None,
     ) -> None:
         self.folder = Path(output_dir, "models")
         self.parts = dict(parts)
@@ -160,12 +230,14 @@ class Checkpoints:
         self.settings = settings
         self.cases = cases
         self.resume = resume
+        self.calibrator = calibrator
         self.best: float | None = None
 
     def attach(self, engine: Engine) -> None:
         """Listen to a trainer."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
+        engine.add_event_handler(Events.COMPLETED, self._tell)
 
     def _start(self, engine: Engine) -> None:
         if not self.resume:
@@ -193,8 +265,12 @@ class Checkpoints:
         validated = state.epoch == engine.state.epoch and score is not None
         if validated and (self.best is None or score > self.best):
             self.best = float(score)
+            # Stopped in between, a model without calibration is left, never one with that of another.
+            (self.folder / CALIBRATION).unlink(missing_ok=True)
             with replacing(self.folder / MODEL) as temporary:
                 torch.save(network, temporary)
+            if self.calibrator and (calibration := self.calibrator.calibration()):
+                write_calibration(calibration, self.folder)
         scaler = getattr(engine, "scaler", None)  # of mixed precision
         content = {name: part.state_dict() for name, part in self.parts.items() if name != "network"}
         content |= {
@@ -207,6 +283,10 @@ class Checkpoints:
         }
         with replacing(self.folder / LAST) as temporary:
             torch.save(content, temporary)
+
+    def _tell(self, engine: Engine) -> None:
+        if not engine.state.rank and (text := describe(read_calibration(self.folder / MODEL))):  # type: ignore[attr-defined]
+            print(text)
 
 
 class CostEstimate:
@@ -268,12 +348,18 @@ def _peak_memory() -> str:
 class Predictions:
     """Collects the prediction of every case and writes the tables, and where labels are known the evaluation.
 
+    The model's calibration is applied: probabilities are those after the temperature, and cases below the threshold are
+    abstained from, with the most probable class all the same.
+
     Args:
         folder: where `predictions.csv` goes, and with labels `metrics.json`, `metrics.csv`, `confusion_matrix.png`.
         dataset_dir: image paths are written relative to it.
         context: what else `metrics.json` should say (seed, checkpoint, fold, …).
         score: compute metrics; False for inference.
         title: what the cases are, for the confusion matrix.
+        checkpoint: the weights, with their `calibration.json` beside; None, or without one: probabilities as they come.
+        coverage: wished share of cases to answer; None: as the model was calibrated.
+        risk: instead, wished share of the answers that may be wrong.
     """
 
     def __init__(
@@ -284,12 +370,17 @@ class Predictions:
         context: Mapping[str, Any] | None = None,
         score: bool = False,
         title: str = "",
+        checkpoint: str | Path | None = None,
+        coverage: float | None = None,
+        risk: float | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.dataset_dir = Path(dataset_dir)
         self.context = dict(context or {})
         self.score = score
         self.title = title
+        self.checkpoint, self.coverage, self.risk = checkpoint, coverage, risk
+        self.calibration = Calibration()
         self.rows: list[dict[str, Any]] = []
         self.cine: list[str] = []
         self.short: list[str] = []
@@ -302,6 +393,7 @@ class Predictions:
 
     def _start(self) -> None:
         writable_folder(self.folder)
+        self.calibration = read_calibration(self.checkpoint).wished(self.coverage, self.risk)
         self.rows.clear()
         self.cine.clear()
         self.short.clear()
@@ -323,12 +415,15 @@ class Predictions:
                 self.cine.append(name)
             elif not reason and int(case.get("num_frames", FEW_FRAMES)) < FEW_FRAMES:
                 self.short.append(name)
+            probabilities = None if reason else self.calibration.apply(output["pred"].cpu().double().numpy())
+            if probabilities is not None and np.isfinite(probabilities).all():
+                reason = self.calibration.reason(probabilities)
             self.rows.append(
                 {
                     "image": name,
                     "patient": str(case.get("patient", "")),
                     "label": None if label is None else int(label),
-                    "probabilities": None if reason else output["pred"].cpu().double().numpy(),
+                    "probabilities": probabilities,
                     "reason": reason,
                 }
             )
@@ -336,7 +431,13 @@ class Predictions:
     def _write(self) -> None:
         path = write_predictions(self.rows, self.folder / "predictions.csv")
         without = sum(row["probabilities"] is None for row in self.rows)
-        print(f"predictions: {path} ({len(self.rows) - without} scans predicted, {without} without a prediction)")
+        abstained = sum(bool(row["reason"]) for row in self.rows) - without
+        print(
+            f"predictions: {path} ({len(self.rows) - without} scans predicted, {without} without a prediction"
+            f"{f', {abstained} of the predicted abstained from' if abstained else ''})"
+        )
+        if text := describe(self.calibration):
+            print(text)
         if self.cine:
             print(
                 f"4D cine without HU, one slice over time, scaled by its 1st and 99th percentiles: {', '.join(self.cine)}"
@@ -346,12 +447,33 @@ class Predictions:
         if not self.score:
             return
         # from the file, so that the metrics are those of the table that people see
-        labels, probabilities, patients = scored_cases(read_predictions(path))
-        result = evaluate(labels, probabilities, patients=patients)
-        write_metrics(result, self.folder, context=self.context)
+        table = read_predictions(path)
+        labels, probabilities, patients = scored_cases(table)
+        result, coverage, answered = evaluate(labels, probabilities, patients=patients), coverage_estimate(table), None
+        if coverage["value"] not in (0, 1) and len((part := answered_cases(table))[0]):
+            answered = evaluate(part[0], part[1], patients=part[2])
+        context = {**self.context, "calibration": self._calibration(labels, probabilities, patients)}
+        write_metrics(result, self.folder, context=context, coverage=coverage, answered=answered)
         confusion_matrix_figure(result["confusion_matrix"], self.folder / "confusion_matrix.png", title=self.title)
-        print(metrics_table(result))
+        print(metrics_table(result, coverage=coverage, answered=answered))
         print(f"metrics and confusion matrix: {self.folder}")
+
+    def _calibration(
+        self, labels: NDArray[np.int64], probabilities: NDArray[np.float64], patients: Sequence[str]
+    ) -> dict[str, Any]:
+        """What was applied, for `metrics.json`, and what its temperature changed."""
+        used = self.calibration
+        wish = dict(used.wish) if used.wish else None
+        told: dict[str, Any] = {
+            "temperature": used.temperature,
+            "threshold": used.threshold,
+            "wish": wish,
+            "before": None,
+        }
+        if used.temperature != 1:
+            raw = evaluate(labels, scale(probabilities, 1 / used.temperature), patients=patients)["overall"]
+            told["before"] = {name: raw[name] for name in ("log_loss", "brier", "ece")}
+        return {**told, "validation_cases": len(used.confidence)}
 
     def check(self) -> None:
         """Fail when a file could not be read, after all others have been predicted.
@@ -359,7 +481,7 @@ class Predictions:
         Raises:
             ValueError: names the files and what is wrong with each.
         """
-        unread = [row["reason"] for row in self.rows if row["reason"]]
+        unread = [row["reason"] for row in self.rows if row["probabilities"] is None]
         if unread:
             listed = "\n  ".join(unread)
             raise ValueError(

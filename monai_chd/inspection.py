@@ -134,8 +134,12 @@ def read_label_map(path: Path, image: Path, shape: tuple[int, ...]) -> LabelMap:
     rounded = 0
     for frame in np.moveaxis(voxels, 2, 0):
         if frame.dtype.kind == "f":
-            rounded += int((np.rint(frame) != frame).sum())
-        counts += np.bincount(np.clip(np.rint(frame), 0, 255).astype(np.uint8).ravel(), minlength=256)
+            whole = np.rint(frame)
+            rounded += int((whole != frame).sum())
+            frame = whole
+        if frame.dtype != np.uint8:  # as most label maps are, and then nothing is to be copied
+            frame = np.clip(frame, 0, 255).astype(np.uint8)
+        counts += np.bincount(frame.ravel(order="K"), minlength=256)
     stray = {value: int(counts[value]) for value in range(LAST_LABEL + 1, 256) if counts[value]}
     return LabelMap(stray, bool(counts[MYOCARDIUM]), rounded)
 

@@ -1,6 +1,6 @@
 """Metrics of a classification, each with an interval and its number of cases.
 
-Owns the formulas, the Wilson interval and the bootstrap by patient. Touches no files: tables are `predictions`' part.
+Owns what an estimate is and which interval each figure gets; the formulas are `statistics`' part, tables are `predictions`'.
 """
 
 from __future__ import annotations
@@ -10,9 +10,16 @@ from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri
 
 from monai_chd.labels import CLASSES
+from monai_chd.statistics import (
+    bca_interval,
+    check_confidence,
+    patient_weights,
+    percentile_interval,
+    weighted_figures,
+    wilson_interval,
+)
 
 SUM_TOLERANCE = 1e-3
 """How far from 1 the probabilities of a case may sum: what half precision leaves of a softmax."""
@@ -22,19 +29,34 @@ NO_PATIENT = frozenset({"", "None", "nan", "<NA>"})
 
 METHODS = {
     "wilson": "Wilson score interval; no patient has two cases in the denominator",
+    "wilson_mean": "Wilson score interval of the mean over repeats, with the number of patients, not patients times repeats, "
+    "as its number of trials; on the wide side, since the mean over repeats varies less than one repeat",
     "wilson_patients": "Wilson score interval of patients: some have several cases, all of them right or all wrong",
-    "patient_bootstrap": "percentiles of resampled patients, all cases of a patient drawn together",
+    "bca_bootstrap": "bias-corrected and accelerated bootstrap (BCa) of patients; all cases and repeats of a patient are drawn "
+    "together",
+    "percentile_bootstrap": "percentiles of the same resamples, where BCa is undefined: a figure that all resamples shift one "
+    "way, or that does not exist without some patient",
+    "centred_bootstrap": "percentiles of the same resamples, moved so that their median is the figure, where resampling shifts "
+    "it as a whole (ECE: a resample always looks less calibrated than the data)",
     "not_estimable": "all resamples give the same value, as when all or no cases are right: no interval, not certainty",
-    "undefined": "no case in the denominator",
+    "undefined": "no case in the denominator, or a class without cases on one side",
 }
 """The values of `Estimate.method`, explained."""
+
+OVERALL = (
+    "accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "weighted_precision",
+    "weighted_recall", "weighted_f1", "mcc", "auc_macro", "log_loss", "brier", "ece",
+)  # fmt: skip
+"""Figures of all classes together, in the order they are shown. Log-loss, Brier score (0..2) and ECE are better when smaller;
+`auc_macro` is the mean of the classes' areas, each against the rest."""
 
 
 class Estimate(TypedDict):
     """A figure with its interval; all None when undefined, no interval when not estimable.
 
     `n` counts the cases of its denominator: all; for precision those predicted as the class; for recall those of the
-    class; for F1 those of the class or predicted as it. `method` is a key of `METHODS`.
+    class; for F1 those of the class or predicted as it. With repeats it is the mean over repeats, rounded: n is cases, never
+    cases times repeats. `method` is a key of `METHODS`.
     """
 
     value: float | None
@@ -45,11 +67,12 @@ class Estimate(TypedDict):
 
 
 class ClassEstimates(TypedDict):
-    """Figures of one class; `support` is its number of cases."""
+    """Figures of one class, `auc` against the rest; `support` is its number of cases."""
 
     precision: Estimate
     recall: Estimate
     f1: Estimate
+    auc: Estimate
     support: int
 
 
@@ -70,43 +93,20 @@ class MajorityBaseline(TypedDict):
 
 
 class Evaluation(TypedDict):
-    """What `evaluate` returns; plain lists, dicts and numbers, so JSON takes it as it is."""
+    """What `evaluate` returns; plain lists, dicts and numbers, so JSON takes it as it is.
+
+    Of several repeats `cases` and `confusion_matrix` are means over them.
+    """
 
     cases: int
     patients: int
+    repeats: int
     classes: list[str]
     intervals: Intervals
     overall: dict[str, Estimate]
     majority_baseline: MajorityBaseline
     per_class: dict[str, ClassEstimates]
-    confusion_matrix: list[list[int]]
-
-
-def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval of a proportion (Wilson 1927), without continuity correction.
-
-    Args:
-        successes: 0..n.
-        n: independent trials, at least 1.
-        confidence: coverage aimed at, in (0, 1).
-
-    Returns:
-        Lower and upper limit, in [0, 1].
-
-    Raises:
-        ValueError: an argument out of its range.
-    """
-    _check_confidence(confidence)
-    if n < 1 or not 0 <= successes <= n:
-        raise ValueError(f"expected n of at least 1 and successes within 0..n, came successes={successes}, n={n}")
-    z = float(ndtri(0.5 + confidence / 2))
-    share = successes / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    reach = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    # The limits at no and at all successes are 0 and 1 exactly; rounding would leave 1e-17 and 0.9999999999999999.
-    low = 0.0 if successes == 0 else max(0.0, float(centre - reach))
-    high = 1.0 if successes == n else min(1.0, float(centre + reach))
-    return low, high
+    confusion_matrix: list[list[float]]
 
 
 def evaluate(
@@ -114,76 +114,125 @@ def evaluate(
     probabilities: ArrayLike,
     *,
     patients: Sequence[object],
+    repeats: Sequence[object] | None = None,
     resamples: int = 2000,
     confidence: float = 0.95,
     seed: int = 42,
 ) -> Evaluation:
     """Measure predictions against labels; the prediction of a case is its most probable class.
 
+    With `repeats` each figure is computed for each repeat on its own and averaged; the interval is that of this mean.
     Accuracy, precision and recall get a Wilson interval, unless a patient has several cases in the denominator: these
     are not independent, so the patients are resampled (or counted, when all cases or none are right). All other figures
     always have the bootstrap by patient. Averages over classes count an undefined precision, recall or F1 as 0
     (scikit-learn's `zero_division=0`, with all classes as `labels`), in the resamples as in the data; balanced accuracy
-    leaves out classes that have no case.
+    and the mean AUC leave out classes that have no case.
 
     Args:
         labels: class index of each case, shape (N,).
         probabilities: shape (N, K), in the order of `labels.CLASSES`.
         patients: patient of each case, N values; compared as strings.
+        repeats: repeat of the cross-validation that predicted each case, N values; None: one.
         resamples: bootstrap resamples.
         confidence: coverage of the intervals, in (0, 1).
         seed: of the resampling; the same seed gives the same intervals, whatever the order of the cases.
 
     Returns:
-        The evaluation; `overall` has accuracy, balanced_accuracy and macro_ and weighted_ precision, recall and f1.
-        Rows of `confusion_matrix` are the true classes, columns the predicted.
+        The evaluation; `overall` has `OVERALL`. Rows of `confusion_matrix` are the true classes, columns the predicted.
 
     Raises:
         ValueError: no cases, lengths that differ, a label out of range, probabilities that are none, a missing patient.
     """
-    _check_confidence(confidence)
+    check_confidence(confidence)
     if resamples < 1:
         raise ValueError(f"expected at least 1 resample, came {resamples}")
     true, scores, names = _checked(labels, probabilities, patients)
-    counts = _confusion_by_patient(true, scores.argmax(axis=1), names)  # (P, K, K)
-    estimator = _Estimator(counts, resamples, confidence, seed)
+    again = np.zeros(len(true), dtype=np.int64) if repeats is None else np.unique(list(repeats), return_inverse=True)[1]
+    if len(again) != len(true):
+        raise ValueError(f"expected a repeat for each of {len(true)} cases, came {len(again)}")
+    persons = _canonical(true, scores, names, again)
+    # Sums depend on the order of their terms in the last bit, so the cases get an order of their own.
+    order = np.lexsort((*scores.T, true, persons, again))
+    estimator = _Estimator(true[order], scores[order], persons[order], again[order], resamples, confidence, seed)
     return {
-        "cases": len(true),
-        "patients": len(counts),
+        "cases": estimator.cases,
+        "patients": estimator.counts.shape[1],
+        "repeats": len(estimator.counts),
         "classes": list(CLASSES),
         "intervals": {"confidence": confidence, "resamples": resamples, "seed": seed, "methods": dict(METHODS)},
         "overall": estimator.overall(),
         "majority_baseline": estimator.majority_baseline(),
         "per_class": {name: estimator.class_estimates(k) for k, name in enumerate(CLASSES)},
-        "confusion_matrix": counts.sum(axis=0).tolist(),
+        "confusion_matrix": estimator.confusion_matrix(),
     }
 
 
-def score_confusion(confusion: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
-    """Compute every metric from confusion matrices; the one place that has the formulas.
+def bootstrap_estimate(
+    value: float, resampled: NDArray[np.float64], jackknife: NDArray[np.float64], n: int, confidence: float = 0.95
+) -> Estimate:
+    """Estimate with the BCa interval, or the percentile interval where that is undefined.
 
     Args:
-        confusion: counts, shape (..., K, K), rows true, columns predicted, at least one case in each matrix.
+        value: the figure of the data; NaN when undefined.
+        resampled: of resamples, shape (R,); those where it is undefined (NaN) are left out.
+        jackknife: of the data without each patient, shape (P,).
+        n: cases of the denominator.
+        confidence: coverage of the interval.
+    """
+    if n == 0 or not np.isfinite(value):
+        return {"value": None, "low": None, "high": None, "n": 0, "method": "undefined"}
+    value, defined = float(value), resampled[np.isfinite(resampled)]
+    # An interval of no width would claim certainty where resampling has nothing to vary.
+    if len(defined) == 0 or np.ptp(defined) < 1e-9:
+        return {"value": value, "low": None, "high": None, "n": n, "method": "not_estimable"}
+    limits, method = bca_interval(value, defined, jackknife, confidence), "bca_bootstrap"
+    if limits is None or not limits[0] <= value <= limits[1] or limits[1] - limits[0] < 1e-9:
+        limits, method = percentile_interval(defined, confidence), "percentile_bootstrap"
+    if not limits[0] <= value <= limits[1]:
+        limits, method = _centred(limits, value, defined), "centred_bootstrap"
+    if limits[1] - limits[0] < 1e-9:
+        return {"value": value, "low": None, "high": None, "n": n, "method": "not_estimable"}
+    return {"value": value, "low": limits[0], "high": limits[1], "n": n, "method": method}
+
+
+def _centred(limits: tuple[float, float], value: float, resampled: NDArray[np.float64]) -> tuple[float, float]:
+    """Move an interval by the median bias of the resamples; below 0 only for a figure that can be."""
+    shift = value - float(np.median(resampled))
+    low = limits[0] + shift
+    return max(low, 0.0) if resampled.min() >= 0 else low, limits[1] + shift
+
+
+def proportion_estimate(hits: ArrayLike, trials: ArrayLike, confidence: float = 0.95) -> Estimate | None:
+    """Estimate a proportion with a Wilson interval: the mean over repeats, n its mean number of trials.
+
+    Args:
+        hits: by repeat and patient, shape (M, P).
+        trials: the same; a repeat without any is left out.
+        confidence: coverage of the interval.
 
     Returns:
-        `precision`, `recall`, `f1`, `support` of shape (..., K); accuracy and the averages of shape (...). 0 / 0 is 0.
+        The estimate; None when a patient has several trials in a repeat and they are neither all hits nor none, for then
+        the trials are not independent.
     """
-    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-    support = confusion.sum(axis=-1)
-    predicted = confusion.sum(axis=-2)
-    cases = support.sum(axis=-1)
-    by_class = {
-        "precision": _ratio(hits, predicted),
-        "recall": _ratio(hits, support),
-        "f1": _ratio(2 * hits, support + predicted),
-    }
-    scores = {
-        "accuracy": hits.sum(axis=-1) / cases,
-        "balanced_accuracy": by_class["recall"].sum(axis=-1) / (support > 0).sum(axis=-1),
-    }
-    scores |= {f"macro_{name}": values.mean(axis=-1) for name, values in by_class.items()}
-    scores |= {f"weighted_{name}": (values * support).sum(axis=-1) / cases for name, values in by_class.items()}
-    return {**by_class, **scores, "support": support}
+    won, tried = np.atleast_2d(np.asarray(hits)), np.atleast_2d(np.asarray(trials))
+    kept = tried.sum(axis=1) > 0
+    if not kept.any():
+        return {"value": None, "low": None, "high": None, "n": 0, "method": "undefined"}
+    won, tried = won[kept], tried[kept]
+    n, successes = tried.sum(axis=1), won.sum(axis=1)
+    value, trial_count = float(np.mean(successes / n)), max(1, round(float(n.mean())))
+    if tried.max() == 1:
+        count = int(successes[0]) if len(n) == 1 else min(value * trial_count, trial_count)
+        low, high = wilson_interval(count, trial_count, confidence)
+        method = "wilson" if len(n) == 1 else "wilson_mean"
+    elif value in (0, 1):
+        # Resampling has nothing to vary here, but each patient is one trial that came out all right or all wrong.
+        patients = max(1, round(float((tried > 0).sum(axis=1).mean())))
+        low, high = wilson_interval(value * patients, patients, confidence)
+        method = "wilson_patients"
+    else:
+        return None
+    return {"value": value, "low": low, "high": high, "n": trial_count, "method": method}
 
 
 def probability_fault(probabilities: NDArray[np.float64]) -> str | None:
@@ -207,106 +256,82 @@ def join_faults(faults: Sequence[str], limit: int = 10) -> str:
 
 
 class _Estimator:
-    """Figures with intervals from confusion counts by patient, shape (P, K, K)."""
+    """Figures with intervals of checked cases; `patients` and `repeats` are indices, shape (N,)."""
 
-    def __init__(self, counts: NDArray[np.int64], resamples: int, confidence: float, seed: int) -> None:
-        self.counts = counts
-        self.confidence = confidence
-        self.total = counts.sum(axis=0)  # (K, K)
-        self.cases = int(self.total.sum())
-        self.data = score_confusion(self.total)
-        self.resampled = score_confusion(_resample_confusion(counts, resamples, seed))
+    def __init__(
+        self,
+        labels: NDArray[np.int64],
+        probabilities: NDArray[np.float64],
+        patients: NDArray[np.int64],
+        repeats: NDArray[np.int64],
+        resamples: int,
+        confidence: float,
+        seed: int,
+    ) -> None:
+        size, persons = len(CLASSES), int(patients.max()) + 1
+        self.counts = np.zeros((int(repeats.max()) + 1, persons, size, size), dtype=np.int64)  # (M, P, K, K)
+        np.add.at(self.counts, (repeats, patients, labels, probabilities.argmax(axis=1)), 1)
+        self.mean = self.counts.sum(axis=1).mean(axis=0)  # (K, K)
+        self.cases = round(float(self.mean.sum()))
+        self.confidence, self.resamples = confidence, resamples
+        weights = patient_weights(persons, resamples, seed)
+        self.figures = weighted_figures(labels, probabilities, patients, repeats, weights)
 
     def overall(self) -> dict[str, Estimate]:
-        """Accuracy and the averages over classes."""
-        hits = np.diagonal(self.counts, axis1=1, axis2=2).sum(axis=1)  # (P,)
-        accuracy = self._proportion(hits, self.counts.sum(axis=(1, 2)), self.resampled["accuracy"])
-        averages = [name for name, values in self.data.items() if np.ndim(values) == 0 and name != "accuracy"]
-        return {
-            "accuracy": accuracy,
-            **{name: self._bootstrap(self.data[name], self.resampled[name], self.cases) for name in averages},
-        }
+        """Figures of all classes together."""
+        estimates = {name: self._bootstrap(self.figures[name], self.cases) for name in OVERALL}
+        hits = np.diagonal(self.counts, axis1=2, axis2=3).sum(axis=2)
+        return estimates | {"accuracy": self._proportion(hits, self.counts.sum(axis=(2, 3)), self.figures["accuracy"])}
 
     def majority_baseline(self) -> MajorityBaseline:
         """Accuracy of always answering the most frequent class; of equals the first in the order of `CLASSES`."""
-        k = int(self.data["support"].argmax())
-        shares = self.resampled["support"][:, k] / self.resampled["support"].sum(axis=1)
-        accuracy = self._proportion(self.counts[:, k].sum(axis=1), self.counts.sum(axis=(1, 2)), shares)
-        return {"label": CLASSES[k], "accuracy": accuracy}
+        k = int(self.mean.sum(axis=1).argmax())
+        support = self.figures["support"]
+        total = np.maximum(support.sum(axis=1), 1e-9)
+        hits = self.counts[:, :, k].sum(axis=2)
+        return {
+            "label": CLASSES[k],
+            "accuracy": self._proportion(hits, self.counts.sum(axis=(2, 3)), support[:, k] / total),
+        }
 
     def class_estimates(self, k: int) -> ClassEstimates:
         """Figures of the class with index `k`."""
-        hits = self.counts[:, k, k]  # (P,)
-        precision, recall, f1 = (self.resampled[name][:, k] for name in ("precision", "recall", "f1"))
-        support = int(self.total[k].sum())
-        involved = support + int(self.total[:, k].sum() - self.total[k, k])
+        hits = self.counts[:, :, k, k]  # (M, P)
+        precision, recall, f1, auc = (self.figures[name][:, k] for name in ("precision", "recall", "f1", "auc"))
+        support, predicted = self.mean[k].sum(), self.mean[:, k].sum()
         return {
-            "precision": self._proportion(hits, self.counts[:, :, k].sum(axis=1), precision),
-            "recall": self._proportion(hits, self.counts[:, k].sum(axis=1), recall),
-            "f1": self._bootstrap(self.data["f1"][k], f1, involved),
-            "support": support,
+            "precision": self._proportion(hits, self.counts[:, :, :, k].sum(axis=2), precision),
+            "recall": self._proportion(hits, self.counts[:, :, k].sum(axis=2), recall),
+            "f1": self._bootstrap(f1, round(float(support + predicted - self.mean[k, k]))),
+            "auc": self._bootstrap(auc, self.cases),
+            "support": round(float(support)),
         }
 
-    def _proportion(self, hits: NDArray[np.int64], trials: NDArray[np.int64], samples: NDArray[np.float64]) -> Estimate:
-        """Estimate hits / trials, both by patient, shape (P,)."""
-        n, successes = int(trials.sum()), int(hits.sum())
-        if n == 0:
-            return self._bootstrap(0, samples, n)
-        value = successes / n
-        if trials.max() == 1:
-            low, high = wilson_interval(successes, n, self.confidence)
-            return {"value": value, "low": low, "high": high, "n": n, "method": "wilson"}
-        if successes in (0, n):
-            # Resampling has nothing to vary here, but each patient is one trial that came out all right or all wrong.
-            patients = int((trials > 0).sum())
-            low, high = wilson_interval(value * patients, patients, self.confidence)
-            return {"value": value, "low": low, "high": high, "n": n, "method": "wilson_patients"}
-        return self._bootstrap(value, samples, n)
+    def confusion_matrix(self) -> list[list[float]]:
+        """Counts of one repeat, or means over several."""
+        matrix: list[list[float]] = (self.mean if len(self.counts) > 1 else self.counts[0].sum(axis=0)).tolist()
+        return matrix
 
-    def _bootstrap(self, value: Any, samples: NDArray[np.float64], n: int) -> Estimate:
-        """Estimate with the percentile interval of `samples`, shape (R,)."""
-        if n == 0:
-            return {"value": None, "low": None, "high": None, "n": 0, "method": "undefined"}
-        tail = (1 - self.confidence) / 2
-        low, high = (float(limit) for limit in np.quantile(samples, [tail, 1 - tail]))
-        # An interval of no width would claim certainty where resampling has nothing to vary.
-        if high - low < 1e-9:
-            return {"value": float(value), "low": None, "high": None, "n": n, "method": "not_estimable"}
-        return {"value": float(value), "low": low, "high": high, "n": n, "method": "patient_bootstrap"}
+    def _proportion(self, hits: NDArray[Any], trials: NDArray[Any], samples: NDArray[np.float64]) -> Estimate:
+        """Estimate hits / trials, both by repeat and patient, with a bootstrap where trials are not independent."""
+        estimate = proportion_estimate(hits, trials, self.confidence)
+        return estimate or self._bootstrap(samples, round(float(trials.sum(axis=1).mean())))
+
+    def _bootstrap(self, samples: NDArray[np.float64], n: int) -> Estimate:
+        """Estimate from a figure of the data, the resamples and the data without each patient."""
+        value, resampled, jackknife = np.split(samples, [1, 1 + self.resamples])
+        return bootstrap_estimate(float(value[0]), resampled, jackknife, n, self.confidence)
 
 
-def _resample_confusion(counts: NDArray[np.int64], resamples: int, seed: int) -> NDArray[np.int64]:
-    """Draw as many patients as there are, with replacement, and sum their counts: (P, K, K) to (R, K, K).
-
-    Patients with equal counts are interchangeable, so one multinomial over the distinct ones draws them all: it is the
-    same distribution, needs a few weights a resample, and does not depend on the order or the names of the patients.
-    """
-    size = counts.shape[-1]
-    distinct, patients = np.unique(counts.reshape(len(counts), -1), axis=0, return_counts=True)
-    weights = np.random.default_rng(seed).multinomial(len(counts), patients / len(counts), size=resamples)
-    return (weights @ distinct).reshape(resamples, size, size)
-
-
-def _confusion_by_patient(
-    labels: NDArray[np.int64], predictions: NDArray[np.int64], patients: NDArray[np.str_]
+def _canonical(
+    labels: NDArray[np.int64], probabilities: NDArray[np.float64], names: NDArray[np.str_], repeats: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Count the cases of each patient by true and predicted class, shape (P, K, K)."""
-    names = np.unique(patients)
-    counts = np.zeros((len(names), len(CLASSES), len(CLASSES)), dtype=np.int64)
-    np.add.at(counts, (np.searchsorted(names, patients), labels, predictions), 1)
-    return counts
-
-
-def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> NDArray[np.float64]:
-    """Divide, with 0 where the denominator is 0."""
-    quotient: NDArray[np.float64] = np.zeros(np.shape(numerator))
-    np.divide(numerator, denominator, out=quotient, where=denominator > 0)
-    return quotient
-
-
-def _check_confidence(confidence: float) -> None:
-    if not 0 < confidence < 1:
-        raise ValueError(f"expected a confidence between 0 and 1, came {confidence}")
+    """Index of each case's patient, in an order that depends on what was predicted, not on names or the order of cases."""
+    cases: dict[str, list[tuple[Any, ...]]] = {}
+    for name, repeat, label, row in zip(names, repeats, labels, probabilities, strict=True):
+        cases.setdefault(str(name), []).append((int(repeat), int(label), *row.tolist()))
+    ranked = {name: i for i, name in enumerate(sorted(cases, key=lambda name: sorted(cases[name])))}
+    return np.array([ranked[str(name)] for name in names], dtype=np.int64)
 
 
 def _checked(

@@ -3,12 +3,16 @@
 Owns how padding is kept out of every result. Owns no large architecture: those are MONAI's, or `efficientnet`'s.
 """
 
+import functools
 import hashlib
+import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, Self, cast
 
 import torch
 import torch.nn.functional as F
+from monai.networks import nets
 from torch import Tensor, nn
 from torch.jit import is_scripting, is_tracing  # type: ignore[attr-defined]  # public, but not in torch's __all__
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -17,7 +21,10 @@ from torch.utils.checkpoint import checkpoint
 from monai_chd.efficientnet import EfficientNetLite0
 from monai_chd.labels import CLASSES
 
+logger = logging.getLogger(__name__)
+
 NORMS = ("group", "frozen")
+PRECISIONS = ("float32", "bfloat16")
 MEMORY_LIMIT = 2**30
 """Bytes of features that a frozen encoder keeps at most; 1 MB a case of 200 frames for EfficientNet-Lite0."""
 
@@ -34,9 +41,15 @@ class CNNLSTM(nn.Module):
     float in [0, 1] or uint8 in 0..255, and num_frames (B,) to features (B, T, F), zero in the rows of padding.
     `FrameEncoder` makes one of any 2D network.
 
+    A frozen encoder always gives the same features of a scan, so they can be kept (`feature_cache`): the network takes
+    them in place of frames, and works out the head only.
+
     Args:
         encoder: a name out of `ENCODERS`, or an encoder.
+        encoder_precision: "float32" or "bfloat16", see `FrameEncoder`. None: the encoder's own.
         num_classes: number of logits, K.
+        projection: size to which a learned linear layer brings the features before the LSTM reads them: wide features
+            make it slow, and large for few patients. None: as they are.
         hidden_size: size of the LSTM's state, in each direction.
         num_layers: LSTM layers.
         bidirectional: read the frames from both ends.
@@ -45,14 +58,17 @@ class CNNLSTM(nn.Module):
         dropout: probability between LSTM layers, in training.
 
     Raises:
-        ValueError: an unknown encoder or pooling, a module that is no encoder, no layer, or dropout with only one.
+        ValueError: an unknown encoder, precision or pooling, a module that is no encoder, or has no precision when one is
+            asked for; a projection to nothing; no layer, or dropout with only one.
     """
 
     def __init__(
         self,
         encoder: str | nn.Module = "small_cnn",
         *,
+        encoder_precision: str | None = None,
         num_classes: int = len(CLASSES),
+        projection: int | None = None,
         hidden_size: int = 128,
         num_layers: int = 1,
         bidirectional: bool = False,
@@ -61,8 +77,14 @@ class CNNLSTM(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = _encoder(encoder)
+        if encoder_precision is not None:
+            _set_precision(self.encoder, encoder_precision)
+        self.feature_size = cast(int, self.encoder.feature_size)
+        if projection is not None and projection < 1:
+            raise ValueError(f"expected a projection to at least 1 feature, or none, came {projection}")
+        self.projection = nn.Linear(self.feature_size, projection) if projection else nn.Identity()
         self.lstm = SequenceLSTM(
-            cast(int, self.encoder.feature_size),
+            projection or self.feature_size,
             hidden_size,
             num_layers=num_layers,
             bidirectional=bidirectional,
@@ -76,21 +98,47 @@ class CNNLSTM(nn.Module):
 
         Args:
             frames: windowed intensity, float in [0, 1] or uint8 in 0..255, shape (B, C, T, H, W), padding at the end
-                of T.
+                of T. Or features of them that the frozen encoder has given before, float, shape (B, T, F).
             num_frames: real frames of each case, int64, shape (B,), 1..T. None: trailing all-zero frames are padding.
 
         Returns:
             Logits, shape (B, K), in the order of `labels.CLASSES`.
 
         Raises:
-            ValueError: frames or num_frames of another shape or type; a case that claims more frames than T, or none.
-                (A scripted network raises torch.jit.Error with the same message.)
+            ValueError: frames, features or num_frames of another shape or type; a case that claims more frames than T, or
+                none; features for an encoder that is trained. (A scripted network raises torch.jit.Error with the same
+                message; it takes features whatever the encoder was.)
         """
-        frames, num_frames = checked_input(frames, num_frames)
-        features = self.encoder(frames, num_frames)  # (B, T, F)
-        states = self.lstm(features, num_frames)  # (B, T, S)
+        if frames.dim() == 3:
+            features, num_frames = self._checked_features(frames, num_frames)
+        else:
+            frames, num_frames = checked_input(frames, num_frames)
+            features = self.encoder(frames, num_frames)  # (B, T, F)
+        states = self.lstm(self.projection(features), num_frames)  # (B, T, S)
         logits: Tensor = self.classifier(self.pooling(states, num_frames))  # (B, K)
         return logits
+
+    @torch.jit.unused
+    def _check_frozen(self) -> None:
+        if not is_frozen(self.encoder):
+            raise ValueError("features of frames came, but this network's encoder is trained, so it needs the frames")
+
+    def _checked_features(self, features: Tensor, num_frames: Tensor | None) -> tuple[Tensor, Tensor]:
+        if features.shape[2] != self.feature_size or not features.is_floating_point():
+            raise ValueError(
+                f"expected features as float of shape (B, T, {self.feature_size}), as this network's encoder gives them, "
+                f"came {features.dtype} {features.shape}"
+            )
+        if not is_scripting():  # alone, so that TorchScript leaves the rest out
+            self._check_frozen()
+        features = _plain(features)
+        if num_frames is None:
+            num_frames = count_frames(features[:, None, :, :, None])
+        else:
+            num_frames = _checked_counts(num_frames, features)
+        if not is_scripting() and not _is_recording():  # what is only padding need not go through the LSTM
+            features = features[:, : int(num_frames.amax())]
+        return features, num_frames
 
 
 class FrameEncoder(nn.Module):
@@ -110,9 +158,13 @@ class FrameEncoder(nn.Module):
         trainable: False fixes the network: no gradients for its weights, evaluation mode always, and no graph, unless
             the frames themselves ask for a gradient (saliency maps). Once training has begun, the features of a case
             of uint8 frames are worked out once and kept (up to `MEMORY_LIMIT`), so that later epochs train the head only.
+        precision: "bfloat16" works in bfloat16 with autocast where the processor has it (`has_bfloat16`; in float32
+            elsewhere) and gives features as float32; weights and their gradients stay float32. "float32" leaves an encoder
+            that is trained to the autocast around it. A frozen one never follows what is around it, so that it gives the
+            same features everywhere. Scripted and exported copies work in float32.
 
     Raises:
-        ValueError: an unknown norm, a chunk size below 1, or a network with another kind of output.
+        ValueError: an unknown norm or precision, a chunk size below 1, or a network with another kind of output.
     """
 
     feature_size: int
@@ -129,11 +181,15 @@ class FrameEncoder(nn.Module):
         chunk_size: int = 8,
         norm: str = "group",
         trainable: bool = True,
+        precision: str = "float32",
     ) -> None:
         super().__init__()
         if chunk_size < 1:
             raise ValueError(f"expected a chunk_size of at least 1 frame, came {chunk_size}")
-        self.network = _with_norm(network, norm)
+        self.precision = "float32"
+        _set_precision(self, precision)
+        # convolutions of pictures are fastest with the channels of a pixel side by side
+        self.network = _with_norm(network, norm).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.norm = norm
         self.in_channels = in_channels
         self.chunk_size = chunk_size
@@ -181,11 +237,11 @@ class FrameEncoder(nn.Module):
         """Encode the cases that have not been seen, take the features of the others from memory."""
         features = []
         frames = frames.as_subclass(Tensor)
+        precision = usable_precision(self.precision, frames.device)
         for case, count in zip(frames.unbind(), num_frames.tolist(), strict=True):
             real = case[None, :, :count]  # (1, C, n, H, W)
-            # autocast gives other features, and so would other weights: `_load_from_state_dict` forgets
-            low = torch.is_autocast_enabled(frames.device.type)
-            key = f"{hashlib.sha256(real.cpu().contiguous().numpy().data).hexdigest()} {low} {tuple(real.shape)}"
+            # another precision gives other features, and so would other weights: `_load_from_state_dict` forgets
+            key = f"{hashlib.sha256(real.cpu().contiguous().numpy().data).hexdigest()} {precision} {tuple(real.shape)}"
             known = self._memory.get(key)
             if known is None:
                 known = self._encode(real, torch.ones(1, count, dtype=torch.bool, device=frames.device))
@@ -217,8 +273,23 @@ class FrameEncoder(nn.Module):
         return self._read(frames, positions)
 
     def _read(self, frames: Tensor, positions: Tensor) -> Tensor:
-        chunk = frames[positions[:, 0], :, positions[:, 1]]  # (n, C, H, W)
-        return pooled(self.network(to_unit_range(chunk)))
+        chunk = to_unit_range(frames[positions[:, 0], :, positions[:, 1]])  # (n, C, H, W)
+        if is_scripting():
+            return pooled(self.network(chunk))
+        return self._read_in_precision(chunk)
+
+    @torch.jit.unused
+    def _read_in_precision(self, chunk: Tensor) -> Tensor:
+        with self._autocast(chunk.device):
+            features = pooled(self.network(chunk))
+        return features.float() if self.precision == "bfloat16" else features
+
+    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        if usable_precision(self.precision, device) == "bfloat16":
+            return torch.autocast(device.type, torch.bfloat16)
+        if self.precision == "bfloat16" or not self.trainable:
+            return torch.autocast(device.type, enabled=False)
+        return nullcontext()
 
     def _encode_all(self, frames: Tensor, real: Tensor) -> Tensor:
         """For a graph recorded once for every length (ONNX export): all frames are read, padding is zeroed after."""
@@ -371,15 +442,20 @@ def checked_input(frames: Tensor, num_frames: Tensor | None) -> tuple[Tensor, Te
     frames = _plain(frames)
     if num_frames is None:
         return frames, count_frames(frames)
-    B, T = frames.shape[0], frames.shape[2]
+    return frames, _checked_counts(num_frames, frames[:, 0])
+
+
+def _checked_counts(num_frames: Tensor, sequences: Tensor) -> Tensor:
+    """num_frames of sequences (B, T, …), on their device."""
+    B, T = sequences.shape[0], sequences.shape[1]
     if num_frames.dim() != 1 or num_frames.shape[0] != B or num_frames.is_floating_point():
         raise ValueError(f"expected num_frames as integers of shape ({B},), came {num_frames.dtype} {num_frames.shape}")
-    num_frames = _plain(num_frames).to(frames.device, torch.int64)
+    num_frames = _plain(num_frames).to(sequences.device, torch.int64)
     if is_scripting() or not _is_recording():  # a check of values cannot be part of a recorded graph
         counts: list[int] = num_frames.tolist()
         if min(counts) < 1 or max(counts) > T:
             raise ValueError(f"expected num_frames in 1..{T} for {T} frames a case, came {counts}")
-    return frames, num_frames
+    return num_frames
 
 
 def count_frames(frames: Tensor) -> Tensor:
@@ -404,9 +480,10 @@ def turned_round(sequence: Tensor, num_frames: Tensor) -> Tensor:
 
 def last_states(states: Tensor, num_frames: Tensor, hidden_size: int) -> Tensor:
     """States (B, T, S) to the last one of each direction (B, S); the reverse one ends at the first frame."""
-    index = (num_frames - 1).reshape(-1, 1, 1).expand(-1, 1, hidden_size)
-    ahead = states[:, :, :hidden_size].gather(1, index).squeeze(1)  # (B, hidden)
-    return torch.cat([ahead, states[:, 0, hidden_size:]], dim=1)
+    # of whole states, although only a half is needed: ONNX's GatherElements wants an index as wide as they are
+    index = (num_frames - 1).reshape(-1, 1, 1).expand(-1, 1, states.shape[2])
+    last = states.gather(1, index).squeeze(1)  # (B, S)
+    return torch.cat([last[:, :hidden_size], states[:, 0, hidden_size:]], dim=1)
 
 
 def to_unit_range(frames: Tensor) -> Tensor:
@@ -417,6 +494,44 @@ def to_unit_range(frames: Tensor) -> Tensor:
 def pooled(features: Tensor) -> Tensor:
     """(N, F) as it is, a feature map (N, F, h, w) averaged to (N, F)."""
     return features.mean((2, 3)) if features.dim() == 4 else features
+
+
+def is_frozen(encoder: nn.Module) -> bool:
+    """Whether an encoder gives the same features for ever: none of its weights is trained."""
+    return not any(weight.requires_grad for weight in encoder.parameters())
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies in bfloat16; elsewhere it would be emulated, slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        able = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # no public name in all versions of torch
+        return any(getattr(torch.cpu, name, bool)() for name in able)
+    return False
+
+
+def usable_precision(precision: str, device: torch.device) -> str:
+    """The precision in which an encoder works on a device: the one asked for, or float32."""
+    if precision == "float32" or has_bfloat16(device):
+        return precision
+    _say_float32(device.type)
+    return "float32"
+
+
+@functools.cache
+def _say_float32(device: str) -> None:
+    logger.warning(f"this {device} does not multiply in bfloat16: the encoder works in float32")
+
+
+def _set_precision(encoder: nn.Module, precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown encoder precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
+    if hasattr(encoder, "precision"):
+        encoder.precision = precision  # type: ignore[assignment]
+    elif precision != "float32":
+        raise ValueError(f"encoder precision {precision}: {type(encoder).__name__} has none to set; wrap a 2D network "
+                         f"in FrameEncoder")  # fmt: skip
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -490,7 +605,18 @@ def _efficientnet_lite0() -> nn.Module:
     return FrameEncoder(EfficientNetLite0(), norm="frozen", trainable=False)
 
 
-ENCODERS: dict[str, Callable[[], nn.Module]] = {"small_cnn": _small_cnn, "efficientnet_lite0": _efficientnet_lite0}
-"""Encoders by name: `small_cnn` is trained; `efficientnet_lite0` has ImageNet weights and is frozen. To fine-tune it,
-pass `FrameEncoder(EfficientNetLite0(), norm="frozen")`; to load a checkpoint without the weights package,
-`FrameEncoder(EfficientNetLite0(pretrained=False), norm="frozen", trainable=False)`."""
+def _resnet(name: str) -> nn.Module:
+    # stride 2 in the first convolution, as in the paper: MONAI's default of 1 is meant for small 3D volumes
+    network = getattr(nets, name)(spatial_dims=2, n_input_channels=1, conv1_t_stride=2, feed_forward=False)
+    return FrameEncoder(network)
+
+
+ENCODERS: dict[str, Callable[[], nn.Module]] = {
+    "small_cnn": _small_cnn,
+    "resnet18": functools.partial(_resnet, "resnet18"),
+    "resnet34": functools.partial(_resnet, "resnet34"),
+    "efficientnet_lite0": _efficientnet_lite0,
+}
+"""Encoders by name: `small_cnn` and MONAI's ResNets, with GroupNorm, are trained from scratch; `efficientnet_lite0` has
+ImageNet weights and is frozen. To fine-tune it, pass `FrameEncoder(EfficientNetLite0(), norm="frozen")`; to load a
+checkpoint without the weights package, `FrameEncoder(EfficientNetLite0(pretrained=False), norm="frozen", trainable=False)`."""

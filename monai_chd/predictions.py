@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from monai_chd import __version__
 from monai_chd.files import replacing
 from monai_chd.labels import CLASSES
-from monai_chd.metrics import NO_PATIENT, Estimate, Evaluation, join_faults, probability_fault
+from monai_chd.metrics import NO_PATIENT, Estimate, Evaluation, join_faults, probability_fault, proportion_estimate
+from monai_chd.statistics import wilson_interval
 
 PREDICTION_COLUMNS = ("image", "patient", "label", "prediction", *CLASSES, "abstain", "reason")
 """Columns of predictions.csv. `prediction` is the most probable class of every case that has probabilities, those abstained
@@ -112,8 +113,36 @@ def scored_cases(table: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.flo
     return labels, scored[list(CLASSES)].to_numpy(dtype=np.float64), scored["patient"].tolist()
 
 
+def answered_cases(table: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.float64], list[str]]:
+    """The same as `scored_cases` of the cases that are not abstained from."""
+    return scored_cases(table[~table["abstain"]])
+
+
+def coverage_estimate(table: pd.DataFrame) -> Estimate:
+    """Share of the cases with a label that are answered; those without probabilities are not.
+
+    Where a patient has several cases, the interval is that of the mean share of the patients.
+
+    Args:
+        table: as from `read_predictions`.
+    """
+    labelled = table[table["label"] != ""]
+    by_patient = (~labelled["abstain"]).groupby(labelled["patient"]).agg(["sum", "count"])
+    estimate = proportion_estimate(by_patient["sum"], by_patient["count"])
+    if estimate is None:
+        n, value = len(by_patient), float((by_patient["sum"] / by_patient["count"]).mean())
+        low, high = wilson_interval(value * n, n)
+        estimate = {"value": value, "low": low, "high": high, "n": n, "method": "wilson_mean"}
+    return estimate
+
+
 def write_metrics(
-    result: Evaluation, folder: str | os.PathLike[str], *, context: Mapping[str, Any]
+    result: Evaluation,
+    folder: str | os.PathLike[str],
+    *,
+    context: Mapping[str, Any],
+    coverage: Estimate | None = None,
+    answered: Evaluation | None = None,
 ) -> tuple[Path, Path]:
     """Write an evaluation as metrics.json (everything) and metrics.csv (one figure a row).
 
@@ -121,6 +150,9 @@ def write_metrics(
         result: from `metrics.evaluate`.
         folder: where to; made when missing.
         context: what was evaluated, as JSON takes it: seed of the training, checkpoint, data. Versions are added here.
+        coverage: share of cases answered.
+        answered: evaluation of the answered cases alone, when some were abstained from; in metrics.csv its figures begin
+            with `answered_`.
 
     Returns:
         Paths of the json and of the csv.
@@ -134,11 +166,13 @@ def write_metrics(
         "note": NOTE,
         "context": {"seed": None, **context, "classes": list(CLASSES), "versions": software_versions()},
         "result": result,
+        "coverage": coverage,
+        "answered": answered,
     }
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     records = [
         [metric, name, *("" if value is None else value for value in estimate.values())]
-        for metric, name, estimate in _tidy(result)
+        for metric, name, estimate in _all_figures(result, coverage, answered)
     ]
     with replacing(folder / "metrics.json") as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -160,37 +194,59 @@ def format_estimate(estimate: Estimate) -> str:
     return f"{value:.3f} [{interval}] n={estimate['n']}"
 
 
-def metrics_table(result: Evaluation) -> str:
+def metrics_table(result: Evaluation, *, coverage: Estimate | None = None, answered: Evaluation | None = None) -> str:
     """Print an evaluation as aligned text: figures of all classes and of each, confusion matrix, what to keep in mind.
 
     Args:
         result: from `metrics.evaluate`, or its JSON read back.
+        coverage: share of cases answered.
+        answered: evaluation of the answered cases alone; stands in columns beside that of all.
 
     Returns:
         Lines without a newline at the end.
     """
-    baseline = result["majority_baseline"]
+    every = [result, *([answered] if answered else [])]
     overall = [
-        [name.replace("_", " ").replace("f1", "F1"), format_estimate(estimate)]
-        for name, estimate in result["overall"].items()
+        [_spoken(name), *(format_estimate(part["overall"][name]) for part in every)] for name in result["overall"]
     ]
-    overall.append([f"baseline: always {baseline['label']}", format_estimate(baseline["accuracy"])])
+    baselines = [part["majority_baseline"] for part in every]
+    overall.append([f"baseline: always {baselines[0]['label']}", *(format_estimate(b["accuracy"]) for b in baselines)])
+    header = ["all classes", "value [interval] n"]
+    if answered:
+        header = ["all classes", "all cases: value [interval] n", "answered cases only"]
+    if coverage and coverage["value"] != 1:
+        overall.insert(0, ["share answered", format_estimate(coverage), *([""] if answered else [])])
+    tables = [_aligned(header, overall), *_class_tables(result)]
+    if answered:
+        tables += [f"{answered['cases']} answered cases only", *_class_tables(answered)]
+    return "\n\n".join(
+        [f"{result['cases']} cases of {result['patients']} patients", *tables, "\n".join(_remarks(result))]
+    )
+
+
+def _spoken(name: str) -> str:
+    """A key of `metrics.OVERALL` as it is printed."""
+    words = {"f1": "F1", "mcc": "MCC", "auc": "AUC", "ece": "ECE", "brier": "Brier score"}
+    return " ".join(words.get(word, word) for word in name.split("_"))
+
+
+def _class_tables(result: Evaluation) -> list[str]:
+    """Figures of each class, and the confusion matrix."""
     by_class = [
-        [name, *map(format_estimate, (each["precision"], each["recall"], each["f1"])), f"{each['support']}"]
+        [
+            name,
+            *map(format_estimate, (each["precision"], each["recall"], each["f1"], each["auc"])),
+            f"{each['support']}",
+        ]
         for name, each in result["per_class"].items()
     ]
     confusion = [
         [name, *map(str, row)] for name, row in zip(result["classes"], result["confusion_matrix"], strict=True)
     ]
-    return "\n\n".join(
-        [
-            f"{result['cases']} cases of {result['patients']} patients",
-            _aligned(["all classes", "value [interval] n"], overall),
-            _aligned(["class", "precision", "recall", "F1", "cases"], by_class),
-            _aligned(["true \\ predicted", *result["classes"]], confusion),
-            "\n".join(_remarks(result)),
-        ]
-    )
+    return [
+        _aligned(["class", "precision", "recall", "F1", "AUC", "cases"], by_class),
+        _aligned(["true \\ predicted", *result["classes"]], confusion),
+    ]
 
 
 def _version(name: str) -> str:
@@ -321,8 +377,20 @@ def _tidy(result: Evaluation) -> Iterator[tuple[str, str, Estimate]]:
         yield "precision", name, estimates["precision"]
         yield "recall", name, estimates["recall"]
         yield "f1", name, estimates["f1"]
+        yield "auc", name, estimates["auc"]
         support = estimates["support"]
         yield "support", name, {"value": support, "low": None, "high": None, "n": support, "method": "count"}
+
+
+def _all_figures(
+    result: Evaluation, coverage: Estimate | None, answered: Evaluation | None
+) -> Iterator[tuple[str, str, Estimate]]:
+    """The figures of all cases, and when some were abstained from the share answered and the figures of the others."""
+    yield from _tidy(result)
+    if coverage and coverage["value"] != 1:
+        yield "coverage", "", coverage
+    if answered:
+        yield from ((f"answered_{metric}", name, estimate) for metric, name, estimate in _tidy(answered))
 
 
 def _aligned(header: list[str], rows: list[list[str]]) -> str:
@@ -340,7 +408,9 @@ def _remarks(result: Evaluation) -> list[str]:
     intervals = result["intervals"]
     remarks = [
         f"Intervals: {intervals['confidence']:.0%}. Accuracy, precision, recall: Wilson if no patient has two cases;",
-        f"all else: {intervals['resamples']} resamples of patients (seed {intervals['seed']}).",
+        f"all else: BCa bootstrap, {intervals['resamples']} resamples of patients (seed {intervals['seed']}), percentiles where "
+        f"BCa is undefined.",
+        "Log-loss, Brier score (0..2) and ECE: smaller is better.",
     ]
     few = [f"{name} {each['support']}" for name, each in result["per_class"].items() if each["support"] < FEW_CASES]
     if few:

@@ -12,14 +12,39 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import nibabel as nib
 import numpy as np
 from monai.data import ITKReader
 
+_gzip: Any = gzip
+_deflate: Any = zlib
+try:
+    from isal import igzip, isal_zlib
+
+    _gzip, _deflate = igzip, isal_zlib
+except ImportError:  # no wheel for this platform: zlib gives the same bytes in about twice the time
+    pass
+
+crc32: Callable[[Any], int] = _deflate.crc32
+
+DAMAGE: tuple[type[Exception], ...] = (EOFError, OSError, zlib.error, _deflate.error)
+"""What a cut or damaged file raises while it is inflated."""
+
+_REFUSED: tuple[type[Exception], ...] = (
+    *DAMAGE,
+    OverflowError,
+    ValueError,
+    nib.filebasedimages.ImageFileError,
+    nib.spatialimages.HeaderDataError,
+)
+
 RAW_CT_OFFSET = -1024.0
 """HU = stored value + this, for CT stored without sign (0…4095), as in ImageCHD."""
+
+HU_AIR = -200.0
+"""A CT with values below this is stored in HU."""
 
 _ITK_DTYPES = ("uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
 
@@ -85,16 +110,23 @@ def check_file(path: Path) -> None:
         raise ValueError(f"{path}: named .nii.gz but not gzip-compressed; rename it to .nii or compress it with gzip")
 
 
+def open_stream(path: Path) -> BinaryIO:
+    """The bytes of a `.nii` or `.nii.gz`, inflated; several gzip members follow each other, each to its checksum."""
+    if path.name.lower().endswith(".gz"):
+        return cast(BinaryIO, _gzip.open(path))
+    return path.open("rb", buffering=0)
+
+
 def check_stream(path: Path, image: nib.Nifti1Image) -> None:
     """Inflate the file to its end: checksum right, and as many bytes as the header promises.
 
     Raises:
-        EOFError, OSError, zlib.error: the stream is cut or damaged.
+        One of `DAMAGE`: the stream is cut or damaged.
     """
     start = int(image.dataobj.offset)  # type: ignore[attr-defined]
     expected = start + math.prod(image.shape) * image.get_data_dtype().itemsize
     size = 0
-    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
+    with open_stream(path) as stream:
         while chunk := stream.read(1 << 22):
             size += len(chunk)
     if size < expected:
@@ -106,19 +138,14 @@ def _naming_damage(path: Path) -> Iterator[None]:
     """Turn what nibabel and gzip raise for a damaged file into one ValueError that names it."""
     try:
         yield
-    except (
-        EOFError,
-        OSError,
-        OverflowError,
-        ValueError,
-        zlib.error,
-        nib.filebasedimages.ImageFileError,
-        nib.spatialimages.HeaderDataError,
-    ) as error:
+    except _REFUSED as error:
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise ValueError(
-            f"{path}: truncated or corrupt NIfTI ({reason[0]}); copy or download the file again"
-        ) from error
+        raise damaged(path, reason[0]) from error
+
+
+def damaged(path: Path, reason: str) -> ValueError:
+    """The error for a cut or damaged file."""
+    return ValueError(f"{path}: truncated or corrupt NIfTI ({reason}); copy or download the file again")
 
 
 def _check_header(path: Path, image: nib.Nifti1Image, affine: np.ndarray) -> None:
@@ -144,8 +171,8 @@ def _read_nibabel(path: Path, image: nib.Nifti1Image) -> np.ndarray:
     with _naming_damage(path):
         if not path.name.lower().endswith(".gz"):
             return np.asanyarray(image.dataobj)
-        with gzip.open(path) as stream:
-            same: Any = type(image).from_file_map({"image": nib.FileHolder(fileobj=stream)})
+        with open_stream(path) as stream:
+            same: Any = type(image).from_file_map({"image": nib.FileHolder(fileobj=cast(Any, stream))})
             values: np.ndarray = np.asanyarray(same.dataobj)
             while stream.read(
                 1 << 20
@@ -177,6 +204,35 @@ def _read_itk(path: Path, image: nib.Nifti1Image) -> np.ndarray:
     return values
 
 
+def open_header(path: Path) -> tuple[Any, np.ndarray]:
+    """A NIfTI file's image, its voxels unread, and its affine; both checked.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_volume`.
+    """
+    check_file(path)
+    with _naming_damage(path):
+        image: Any = nib.load(path)
+        affine = np.asarray(image.affine, dtype=np.float64)
+    _check_header(path, image, affine)
+    return image, affine
+
+
+def bad_voxels(values: np.ndarray) -> int:
+    """How many values are NaN or infinite."""
+    return int(values.size - np.count_nonzero(np.isfinite(values))) if values.dtype.kind == "f" else 0
+
+
+def refuse_bad_voxels(path: Path, bad: int, voxels: int) -> None:
+    """Refuse a volume with NaN or infinite voxels.
+
+    Raises:
+        ValueError: `bad` of its `voxels` are.
+    """
+    if bad:
+        raise ValueError(f"{path}: {bad} of {voxels} voxels are NaN or infinite; replace them by air (-1024 HU)")
+
+
 READERS: dict[str, Callable[[Path, nib.Nifti1Image], np.ndarray]] = {"nibabel": _read_nibabel, "itk": _read_itk}
 
 
@@ -199,42 +255,63 @@ def read_volume(path: str | Path, reader: str = "nibabel") -> Volume:
     if reader not in READERS:
         raise ValueError(f"unknown reader {reader!r}: expected one of {', '.join(READERS)}")
     path = Path(path)
-    check_file(path)
-    with _naming_damage(path):
-        image: Any = nib.load(path)
-        affine = np.asarray(image.affine, dtype=np.float64)
-    _check_header(path, image, affine)
+    image, affine = open_header(path)
     values = READERS[reader](path, image)
-    if values.dtype.kind == "f" and (bad := int(values.size - np.isfinite(values).sum())):
-        raise ValueError(f"{path}: {bad} of {values.size} voxels are NaN or infinite; replace them by air (-1024 HU)")
+    refuse_bad_voxels(path, bad_voxels(values), values.size)
     time = image.shape[3:4] if math.prod(image.shape[3:]) > 1 else ()
     return Volume(values.reshape((*image.shape[:3], 1)[:3] + time), affine)
 
 
-def detect_hu_offset(values: np.ndarray, path: str | Path) -> float:
-    """What to add to a 3D CT's stored values to get Hounsfield units, by their range.
+class IntensityRange:
+    """The stored values of a 3D CT, seen in parts, and what they say about its units.
 
     CT stored as HU has air below -200. CT stored as 0…4095 has a third and more of its voxels (fat, water, muscle,
     blood) within 900…1200; MR has next to none there. Anything else is refused rather than guessed.
 
-    Args:
-        values: voxels of one 3D volume.
-        path: named in the error.
-
-    Returns:
-        0 or -1024.
-
-    Raises:
-        ValueError: neither rule fits.
+    Attributes:
+        low, high: smallest and largest value so far.
     """
-    low = float(values.min())
-    if low < -200:
-        return 0.0
-    share = float(np.mean((values >= 900) & (values <= 1200)))
-    if low >= 0 and share >= 0.05:
-        return RAW_CT_OFFSET
-    raise ValueError(
-        f"{path}: cannot tell Hounsfield units from the values (minimum {low:g}, maximum {float(values.max()):g}, "
-        f"{share:.1%} of voxels within 900…1200). Expected CT with a minimum below -200 (HU) or from 0 up with at "
-        f"least 5 % within 900…1200 (HU + 1024). Is it MR, or a label map? {_OFFSET_HINT}"
-    )
+
+    def __init__(self) -> None:
+        self.low, self.high = math.inf, -math.inf
+        self._soft = self._voxels = 0
+
+    def add(self, values: np.ndarray) -> None:
+        """Look at a part of the volume, of any shape."""
+        self.low = min(self.low, float(values.min()))
+        if self.low < HU_AIR:  # nothing else can change the answer
+            return
+        self.high = max(self.high, float(values.max()))
+        self._soft += int(np.count_nonzero((values >= 900) & (values <= 1200)))
+        self._voxels += values.size
+
+    def likely_offset(self) -> float:
+        """The HU offset as it looks so far."""
+        return 0.0 if self.low < HU_AIR else RAW_CT_OFFSET
+
+    def hu_offset(self, path: str | Path) -> float:
+        """What to add to the stored values to get Hounsfield units: 0 or -1024.
+
+        Args:
+            path: named in the error.
+
+        Raises:
+            ValueError: neither rule fits.
+        """
+        if self.low < HU_AIR:
+            return 0.0
+        share = self._soft / self._voxels
+        if self.low >= 0 and share >= 0.05:
+            return RAW_CT_OFFSET
+        raise ValueError(
+            f"{path}: cannot tell Hounsfield units from the values (minimum {self.low:g}, maximum {self.high:g}, "
+            f"{share:.1%} of voxels within 900…1200). Expected CT with a minimum below {HU_AIR:g} (HU) or from 0 up with "
+            f"at least 5 % within 900…1200 (HU + 1024). Is it MR, or a label map? {_OFFSET_HINT}"
+        )
+
+
+def detect_hu_offset(values: np.ndarray, path: str | Path) -> float:
+    """What to add to a whole 3D CT's stored values to get Hounsfield units; see `IntensityRange`."""
+    seen = IntensityRange()
+    seen.add(values)
+    return seen.hu_offset(path)

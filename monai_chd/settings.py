@@ -16,7 +16,8 @@ SETTINGS = "settings.json"
 TRAINED_ON = "trained_on.json"
 
 BUILT = "_built_in_config"
-COUNTS = ("max_epochs", "batch_size", "val_interval", "early_stop_patience", "hidden_size", "num_layers")
+COUNTS = ("max_epochs", "batch_size", "val_interval", "early_stop_patience", "projection", "hidden_size", "num_layers")
+OPTIONAL = ("projection",)
 RATES = ("learning_rate", "lr_decay")
 SWITCHES = ("bidirectional", "resume", "amp")
 
@@ -92,10 +93,14 @@ def check_values(settings: Mapping[str, Any]) -> None:
 
     Raises:
         ValueError: lists every count that is no whole number of 1 or more, rate that is not above 0, and switch that is
-            neither true nor false.
+            neither true nor false, and a wished coverage or risk that is none.
     """
+    from monai_chd.calibration import read_wish  # needs scipy, and the command line imports this module
+
     wrong = []
     for key, value in settings.items():
+        if value is None and key in OPTIONAL:
+            continue
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if key in COUNTS and not (isinstance(value, int) and number and value >= 1):
             wrong.append(f"{key}: expected a whole number of 1 or more, got {value!r}")
@@ -103,8 +108,23 @@ def check_values(settings: Mapping[str, Any]) -> None:
             wrong.append(f"{key}: expected a number above 0, got {value!r}")
         elif key in SWITCHES and not isinstance(value, bool):
             wrong.append(f"{key}: expected true or false, got {value!r}")
+    try:
+        read_wish(settings.get("coverage"), settings.get("risk"))
+    except ValueError as error:
+        wrong.append(str(error))
     if wrong:
         raise ValueError("; ".join(wrong))
+
+
+def check_wish(checkpoint: str | Path, coverage: float | None, risk: float | None) -> None:
+    """Before a model is used: refuse a wished coverage or risk that is none, or that it has no calibration for.
+
+    Raises:
+        ValueError: see `calibration.Calibration.wished`; or the file beside the weights is none.
+    """
+    from monai_chd.calibration import read_calibration
+
+    read_calibration(checkpoint).wished(coverage, risk)
 
 
 def check_resumable(checkpoint: str | Path, settings: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> None:

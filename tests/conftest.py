@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data._utils import signal_handling
 
 from monai_chd.cli import main
+from monai_chd.reading import read_volume
 
 SMALL = ["--frame_size", "24", "--sequence_length", "10"]
 """Config overrides that make a training of the test cohort take seconds."""
@@ -19,6 +22,15 @@ SMALL = ["--frame_size", "24", "--sequence_length", "10"]
 def one_thread():
     """Tiny networks crawl with several threads on a busy machine."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_handler_of_ended_children():
+    """PyTorch handles SIGCHLD once a DataLoader had workers; delivered to a process in which OpenVINO ran, it is a segfault.
+
+    Commands never do both in one process; the tests do.
+    """
+    signal_handling._SIGCHLD_handler_set = True
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +55,18 @@ def trained(datalist, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("trained")
     assert main(["train", str(datalist), "--out", str(out), "--max_epochs", "2", *SMALL]) == 0
     return out
+
+
+@pytest.fixture(scope="session")
+def itk_loaded():
+    """ITK's extension modules warn while they load; a warning that is an error there kills Python."""
+    import itk
+
+    scan = Path(__file__).parent / "data" / "ts_cardiac_ct_b.nii.gz"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        itk.array_from_matrix(itk.imread(str(scan)).GetDirection())
+        read_volume(scan, "itk")
 
 
 @pytest.hookimpl(trylast=True)

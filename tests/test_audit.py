@@ -1,4 +1,4 @@
-"""The audit names what stands in two places, is silent about a clean cohort, and tests confounders as scipy does."""
+"""The audit names what stands in two places, is silent about a clean cohort, and says what it could not compare."""
 
 import copy
 import hashlib
@@ -9,37 +9,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 from scipy.ndimage import zoom
-from scipy.stats import chi2_contingency, kruskal
 from tiny_cohort import write_scan
+from tiny_datalist import PLACES, quiet, record, write_list
 
-from monai_chd.audit import audit, audit_text, has_leakage, write_audit
-from monai_chd.labels import CLASSES
-from monai_chd.metrics import wilson_interval
+from monai_chd.audit import audit, exit_code, has_leakage, nothing_compared, write_audit
+from monai_chd.audit_text import audit_text
+from monai_chd.cli import main
 from monai_chd.phantom import write_cohort
 
 PATIENTS = 12
-PLACES = ("fold 0", "fold 1", "the test part")
-
-
-def record(image, patient, label=0, **more):
-    return {"image": image, "patient": patient, "label": label, "flags": [], "sha256": "", **more}
-
-
-def write_list(folder, places, root="."):
-    """A datalist of records by place: folds of the training part, and the test part."""
-    content = {"root": str(root), "classes": list(CLASSES), "training": [], "test": []}
-    for place, records in places.items():
-        for one in records:
-            training = place != PLACES[2]
-            content["training" if training else "test"].append({**one, "fold": int(place[-1])} if training else one)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "datalist.json"
-    path.write_text(json.dumps(content))
-    return path
-
-
-def quiet(path, **options):
-    return audit(path, processes=1, progress=False, **options)
 
 
 def pairs(findings):
@@ -103,6 +81,7 @@ def test_a_clean_cohort_is_silent(clean, tmp_path):
         "places": dict.fromkeys(PLACES, 4),
         "against_scans": 0,
         "files_read": PATIENTS,
+        "files_compared": PATIENTS,
         "files": PATIENTS,
         "pairs": PATIENTS * (PATIENTS - 1) // 2,
     }
@@ -190,7 +169,79 @@ def test_an_unreadable_file_is_a_problem_and_the_rest_goes_on(tmp_path):
     assert pairs(result["leakage"]) == {("a.nii.gz", "b.nii.gz"): "same bytes"}
     text = audit_text(result)
     assert "files read: 2 of 4" in text
-    assert "not all files could be read" in text
+    assert text.index("NOT COMPARED: 2 found") < text.index("LEAKAGE")
+    assert ["cut.nii.gz" in line or "gone.nii.gz" in line for line in text.splitlines()].count(True) == 2
+    assert exit_code(result) == 1  # leakage goes first
+    assert nothing_compared(result) == ""
+
+
+def test_what_is_clean_exits_with_0(clean, tmp_path):
+    folder, places = clean
+    result = quiet(write_list(tmp_path, {place: records[:1] for place, records in places.items()}, folder))
+    assert (exit_code(result), nothing_compared(result)) == (0, "")
+    assert "NOT COMPARED" not in audit_text(result)
+
+
+def missing(folder):
+    (folder / "1.nii.gz").unlink()
+    return "1.nii.gz: no such file"
+
+
+def cut_short(folder):
+    path = folder / "1.nii.gz"
+    path.write_bytes(path.read_bytes()[:500])
+    return "1.nii.gz"
+
+
+def showing_nothing(folder):
+    write_scan(folder / "1.nii.gz", np.zeros((9, 9, 9), np.int16))
+    return "1.nii.gz: shows nothing"
+
+
+@pytest.mark.parametrize("spoil", [missing, cut_short, showing_nothing])
+def test_one_scan_that_cannot_be_compared_exits_with_2_and_is_named_first(spoil, tmp_path):
+    for number in range(3):
+        write_scan(tmp_path / f"{number}.nii.gz", number)
+    words = spoil(tmp_path)
+    records = [record(f"{number}.nii.gz", str(number)) for number in range(3)]
+    result = quiet(write_list(tmp_path, {"fold 0": records[:2], "the test part": records[2:]}))
+    assert not has_leakage(result)
+    assert exit_code(result) == 2
+    assert nothing_compared(result) == ""
+    text = audit_text(result)
+    assert text.index("NOT COMPARED: 1 found") < text.index(words) < text.index("LEAKAGE: none found among")
+
+
+def test_a_record_without_patient_exits_with_2(tmp_path):
+    write_scan(tmp_path / "a.nii.gz", 1)
+    assert exit_code(quiet(write_list(tmp_path, {"fold 0": [record("a.nii.gz", "")]}))) == 2
+
+
+def test_a_file_that_changed_was_compared_and_exits_with_0(tmp_path):
+    write_scan(tmp_path / "a.nii.gz", 1)
+    result = quiet(write_list(tmp_path, {"fold 0": [record("a.nii.gz", "1", sha256="ab" * 32)]}))
+    assert len(result["problems"]) == 1
+    assert exit_code(result) == 0
+
+
+@pytest.mark.parametrize(("other", "code"), [("2", 2), ("1", 1)], ids=["another patient", "the same patient"])
+def test_an_audit_of_no_readable_scan_never_says_that_nothing_leaks(other, code, tmp_path):
+    lists = {"fold 0": [record("a.nii.gz", "1")], "the test part": [record("b.nii.gz", other)]}
+    result = quiet(write_list(tmp_path, lists))
+    assert exit_code(result) == code
+    error = nothing_compared(result)
+    assert all(words in error for words in ("none of its 2 scans", "a.nii.gz: no such file", "--dataset-dir"))
+    text = audit_text(result)
+    assert "NO SCAN COULD BE COMPARED" in text
+    assert "LEAKAGE: none found" not in text
+
+
+def test_an_unreadable_scan_of_the_second_datalist_exits_with_2(tmp_path):
+    write_scan(tmp_path / "a.nii.gz", 1)
+    other = write_list(tmp_path / "other", {"fold 0": [record("gone.nii.gz", "9")]})
+    result = quiet(write_list(tmp_path, {"fold 0": [record("a.nii.gz", "1")]}), against=other)
+    assert exit_code(result) == 2
+    assert result["problems"][0]["place"] == f"{other}: fold 0"
 
 
 def test_copies_of_missing_files_are_known_by_the_recorded_sha256(tmp_path):
@@ -235,39 +286,11 @@ def test_the_result_goes_through_json(planted, tmp_path):
     assert json.loads((tmp_path / "new" / "audit.json").read_text()) == result
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("no json", "not a datalist"),
-        ("[1]", "not a datalist"),
-        ('{"training": 3}', "not a datalist"),
-        ("{}", "no case"),
-    ],
-)
-def test_what_is_no_datalist_is_refused(content, words, tmp_path):
-    (tmp_path / "datalist.json").write_text(content)
-    with pytest.raises(ValueError, match=words):
-        quiet(tmp_path / "datalist.json")
-
-
 def test_arguments_out_of_range_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such datalist"):
         quiet(tmp_path / "none.json")
     with pytest.raises(ValueError, match="processes"):
         audit(tmp_path / "none.json", processes=0)
-
-
-def test_records_that_lack_everything_are_problems(tmp_path):
-    write_scan(tmp_path / "a.nii.gz", 1)
-    content = {"root": ".", "training": ["text", {"patient": "1"}, {"image": "a.nii.gz"}], "test": []}
-    (tmp_path / "datalist.json").write_text(json.dumps(content))
-    result = quiet(tmp_path / "datalist.json")
-    assert [
-        next(words for words in ("names no image", "no patient id") if words in one["problem"])
-        for one in result["problems"]
-    ] == ["names no image", "names no image", "no patient id"]
-    assert result["compared"]["places"] == {"training, no fold": 1}
-    assert audit_text(result)
 
 
 def test_dataset_dir_takes_the_place_of_the_root(tmp_path):
@@ -277,129 +300,24 @@ def test_dataset_dir_takes_the_place_of_the_root(tmp_path):
     assert quiet(path, dataset_dir=tmp_path / "images")["compared"]["files_read"] == 1
 
 
-def cohort_of_numbers(folder, seed=0, per_class=20, by_class=False, shuffled=False):
-    """A datalist without files; slice counts are random, or follow the class."""
-    rng = np.random.default_rng(seed)
-    labels = np.repeat(range(3), per_class)
-    slices = rng.integers(150, 300, len(labels)) + (200 * labels if by_class else 0)
-    labels = rng.permutation(labels) if shuffled else labels
-    records = [
-        record(f"{number}.nii.gz", str(number), int(label))
-        | {
-            "confounders": {
-                "slices": int(count),
-                "spacing_mm": [0.4, 0.5, float(rng.uniform(0.5, 1))] if number % 5 else None,
-                "scanner": ["A", "B"][int(rng.integers(2))],
-                "age_years": None if number % 4 == 0 else float(rng.uniform(0, 20)),
-                "contrast": True,
-            }
-        }
-        for number, (label, count) in enumerate(zip(labels, slices, strict=True))
-    ]
-    return records, quiet(write_list(folder, {"fold 0": records[::2], "the test part": records[1::2]}))
-
-
-def groups_of(records, get):
-    values = [[get(one) for one in records if one["label"] == label] for label in range(3)]
-    return [[value for value in group if value is not None] for group in values]
-
-
-def test_tables_equal_counts_by_hand(tmp_path):
-    records, result = cohort_of_numbers(tmp_path)
-    for label, name in enumerate(CLASSES):
-        own = [one for one in records if one["label"] == label]
-        assert result["class_by_place"][name] == {"fold 0": 10, "the test part": 10}
-        ages = [one["confounders"]["age_years"] for one in own if one["confounders"]["age_years"] is not None]
-        assert result["confounders"]["age_years"][name] == {
-            "patients": 20, "n": 15, "median": np.median(ages), "min": min(ages), "max": max(ages),
-        }  # fmt: skip
-        scanners = [one["confounders"]["scanner"] for one in own]
-        assert result["confounders"]["scanner"][name]["counts"] == {s: scanners.count(s) for s in "AB"}
-        pixel = result["confounders"]["in_plane_mm"][name]
-        assert (pixel["n"], pixel["median"]) == (16, pytest.approx(0.45))
-    assert f"[{min(ages):.4g}-{max(ages):.4g}] (n=15)" in audit_text(result)
-
-
-def test_tests_equal_scipys(tmp_path):
-    records, result = cohort_of_numbers(tmp_path)
-    tests = {test["confounder"]: test for test in result["association"]}
-    getters = {
-        "slices": lambda c: c["slices"],
-        "age_years": lambda c: c["age_years"],
-        "slice_mm": lambda c: c["spacing_mm"] and c["spacing_mm"][2],
-    }
-    for name, get in getters.items():
-        groups = groups_of(records, lambda one, get=get: get(one["confounders"]))
-        expected = kruskal(*groups)
-        assert tests[name]["p"] == pytest.approx(expected.pvalue)
-        assert tests[name]["statistic"] == pytest.approx(expected.statistic)
-        assert tests[name]["n"] == sum(map(len, groups))
-    groups = groups_of(records, lambda one: one["confounders"]["scanner"])
-    expected = chi2_contingency([[group.count(s) for s in "AB"] for group in groups], correction=False)
-    assert tests["scanner"]["statistic"] == pytest.approx(expected.statistic)
-    assert tests["scanner"]["p"] == pytest.approx(expected.pvalue, abs=0.05)  # permutations, not the limit law
-    assert tests["contrast"]["skipped"] == tests["in_plane_mm"]["skipped"] == "does not vary"
-
-
-def test_adjusted_p_values_are_holms(tmp_path):
-    _, result = cohort_of_numbers(tmp_path, by_class=True)
-    done = sorted((test for test in result["association"] if test["p"] is not None), key=lambda test: test["p"])
-    expected = np.maximum.accumulate([min(1, test["p"] * (4 - rank)) for rank, test in enumerate(done)])
-    np.testing.assert_allclose([test["p_holm"] for test in done], expected)
-    assert {test["tests"] for test in done} == {4}
-
-
-def test_slice_counts_that_follow_the_class_warn(tmp_path):
-    _, result = cohort_of_numbers(tmp_path, by_class=True)
-    assert any("slice count differs" in text and "not disease" in text for text in result["warnings"])
-    assert any("without looking at the heart" in text for text in result["warnings"])
-    prediction = result["prediction"]
-    assert prediction["accuracy"]["low"] > prediction["majority"]["high"]
-    right = round(prediction["accuracy"]["value"] * 60)
-    assert (prediction["accuracy"]["low"], prediction["accuracy"]["high"]) == wilson_interval(right, 60)
-    assert (prediction["majority"]["value"], prediction["n"]) == (pytest.approx(1 / 3), 60)
-    assert not has_leakage(result)
-
-
-@pytest.mark.parametrize("seed", [1, 3, 4])
-@pytest.mark.parametrize("options", [{}, {"by_class": True, "shuffled": True}], ids=["unrelated", "labels shuffled"])
-def test_nothing_warns_when_classes_do_not_differ(options, seed, tmp_path):
-    _, result = cohort_of_numbers(tmp_path, seed, **options)
-    assert result["warnings"] == []
-    assert result["prediction"]["accuracy"]["low"] < result["prediction"]["majority"]["value"]
-
-
-def test_too_few_patients_or_nothing_varying_is_said(tmp_path):
-    same = {"slices": 100, "spacing_mm": None, "scanner": None, "age_years": None, "contrast": None}
-    few = [record(f"{n}.nii.gz", str(n), n % 3, confounders=same) for n in range(6)]
-    result = quiet(write_list(tmp_path, {"fold 0": few}))
-    assert "fewer than two classes" in result["prediction"]["skipped"]
-    assert all(test["p"] is None for test in result["association"])
-    many = [record(f"{n}.nii.gz", str(n), n % 3, confounders=same) for n in range(30)]
-    result = quiet(write_list(tmp_path, {"fold 0": many}))
-    assert result["prediction"]["skipped"] == "no confounder varies"
-    assert "not tested, does not vary" in audit_text(result)
-
-
-def test_slices_and_contrast_come_from_the_file_where_the_datalist_has_none(tmp_path):
-    bright = np.full((12, 12, 9), 1050, np.int16)
-    bright[:3] = 1400
-    bright[-1] = 0
-    write_scan(tmp_path / "bright.nii.gz", bright)
-    dark = bright.copy()
-    dark[:3] = 1080
-    write_scan(tmp_path / "dark.nii.gz", dark)
-    places = {"fold 0": [record("bright.nii.gz", "1", 0), record("dark.nii.gz", "2", 1)]}
-    table = quiet(write_list(tmp_path, places))["confounders"]
-    assert [table["slices"][name]["median"] for name in CLASSES[:2]] == [9, 9]
-    assert [table["contrast"][name]["counts"] for name in CLASSES[:2]] == [{"yes": 1}, {"no": 1}]
-    places["fold 0"][0]["confounders"] = {"slices": 5, "spacing_mm": None, "scanner": None, "contrast": None}
-    table = quiet(write_list(tmp_path, places))["confounders"]
-    assert table["slices"][CLASSES[0]]["median"] == 5
-    assert table["contrast"][CLASSES[0]]["n"] == 0
-
-
-def test_a_patient_counts_once_in_the_confounders(tmp_path):
-    records = [record(f"{n}.nii.gz", "1", 0, confounders={"slices": 100 + n}) for n in range(3)]
-    table = quiet(write_list(tmp_path, {"fold 0": records}))["confounders"]
-    assert table["slices"][CLASSES[0]] == {"patients": 1, "n": 1, "median": 100, "min": 100, "max": 100}
+def test_the_command_exits_as_its_help_says(tmp_path, capsys):
+    write_scan(tmp_path / "a.nii.gz", 1)
+    (clean, leaking, unread) = (
+        write_list(tmp_path / name, lists, tmp_path)
+        for name, lists in {
+            "clean": {"fold 0": [record("a.nii.gz", "1")]},
+            "leaking": {"fold 0": [record("a.nii.gz", "1")], "fold 1": [record("a.nii.gz", "1")]},
+            "unread": {"fold 0": [record("gone.nii.gz", "1")]},
+        }.items()
+    )
+    codes = {"clean": main(["audit", str(clean)]), "leaking": main(["audit", str(leaking)])}
+    assert capsys.readouterr().err.count("error:") == 0
+    codes["unread"] = main(["audit", str(unread)])
+    assert "error: " + str(unread) + ": none of its 1 scans" in capsys.readouterr().err
+    codes["no datalist"] = main(["audit", str(tmp_path / "none.json")])
+    assert codes == {"clean": 0, "leaking": 1, "unread": 2, "no datalist": 2}
+    assert json.loads((tmp_path / "unread" / "audit.json").read_text())["problems"]
+    with pytest.raises(SystemExit):
+        main(["audit", "--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    assert "Exit code 1: something leaks. 2: nothing seems to leak, but not all could be audited" in words

@@ -325,6 +325,9 @@ def test_two_processes_train_together_and_save_bare_weights(datalist, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     weights = torch.load(tmp_path / "out" / "models" / "model.pt", weights_only=True)
     assert not any(name.startswith("module.") for name in weights)
+    # both processes see half of the validation cases; the calibration is from all
+    cases = sum(record["fold"] == 0 for record in json.loads(datalist.read_text())["training"])
+    assert json.loads((tmp_path / "out" / "models" / "calibration.json").read_text())["cases"] == cases
     assert main(["evaluate", str(datalist), "--out", str(tmp_path / "out")]) == 0
 
 

@@ -14,10 +14,11 @@ import pytest
 import torch
 from tiny_cohort import write_cohort, write_scan
 
-from monai_chd import __version__, cli
-from monai_chd.cli import bundle_folder, main
+from monai_chd import __version__, cli, running
+from monai_chd.cli import main
+from monai_chd.running import bundle_folder
 
-COMMANDS = ["phantom", "prepare", "train", "evaluate", "predict", "cache"]
+COMMANDS = ["phantom", "prepare", "train", "evaluate", "predict", "crossval", "cache"]
 TINY = ["--frame_size", "16", "--sequence_length", "8", "--hidden_size", "8", "--batch_size", "3"]
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")  # MONAI says so of every config
 
@@ -67,7 +68,7 @@ def test_every_command_explains_itself_and_its_arguments(command, capsys):
     out = capsys.readouterr().out
     assert f"monai-chd {command}" in out
     assert "Research software, not a medical device." in out
-    if command in ("train", "evaluate", "predict", "cache"):
+    if command in ("train", "evaluate", "predict", "crossval", "cache"):
         assert "--frame_size 224" in re.sub(r"\s+", " ", out)
 
 
@@ -162,6 +163,24 @@ def test_keys_may_stand_anywhere_between_the_commands_own_words(position, monkey
     }  # fmt: skip
 
 
+def test_a_cross_validation_tells_its_own_options_from_keys_of_the_config(monkeypatch):
+    given = {}
+    monkeypatch.setattr(
+        "monai_chd.crossval.crossval", lambda datalist, out, **rest: given.update(rest, at=(datalist, out))
+    )
+    monkeypatch.setattr("monai_chd.crossval.summary", lambda report, out: "")
+    words = ["--quick", "d.json", "--pooling", "max", "--folds=3", "--seed", "7", "--out", "o", "--no-controls"]
+    assert main(["crossval", *words, "--max_epochs", "3", "--against", "a b"]) == 0
+    assert given == {
+        "at": ("d.json", "o"), "folds": 3, "repeats": 1, "seed": 7, "against": "a b", "controls": False,
+        "settings": {"pooling": "max", "max_epochs": 3},
+        "command": "monai-chd crossval --quick d.json --pooling max --folds=3 --seed 7 --out o --no-controls --max_epochs 3 "
+        "--against 'a b'",
+    }  # fmt: skip
+    assert main(["crossval", "d.json", "--out", "o"]) == 0
+    assert (given["folds"], given["repeats"], given["seed"], given["settings"]) == (5, 5, 42, {})
+
+
 def test_evaluation_and_prediction_take_the_settings_beside_the_weights(monkeypatch, tmp_path, folder):
     seen = []
     monkeypatch.setattr(cli, "run_bundle", lambda configs, **keys: seen.append(list(configs)))
@@ -180,21 +199,11 @@ def test_a_model_that_the_bundle_ships_brings_its_settings(monkeypatch, tmp_path
     (bundle / "models").mkdir()
     for name in ("model.pt", "settings.json"):
         (bundle / "models" / name).touch()
-    monkeypatch.setattr(cli, "bundle_folder", lambda: bundle)
+    monkeypatch.setattr(running, "bundle_folder", lambda: bundle)
     seen = []
     monkeypatch.setattr(cli, "run_bundle", lambda configs, **keys: seen.append(list(configs)))
     assert main(["predict", "s", "--out", str(tmp_path / "new")]) == 0
     assert seen == [["inference", bundle / "models" / "settings.json"]]
-
-
-def test_a_missing_bundle_says_where_it_was_looked_for(monkeypatch, tmp_path):
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "package" / "cli.py"))
-    monkeypatch.setattr(cli.sysconfig, "get_path", lambda name: str(tmp_path / "prefix"))
-    with pytest.raises(FileNotFoundError, match=r"configs are not at .*bundle or .*share/monai_chd/bundle; install"):
-        bundle_folder()
-    installed = tmp_path / "prefix" / "share" / "monai_chd" / "bundle"
-    shutil.copytree(Path(__file__).parent.parent / "bundle" / "configs", installed / "configs")
-    assert bundle_folder() == installed
 
 
 # mistakes
@@ -211,7 +220,7 @@ def test_a_missing_bundle_says_where_it_was_looked_for(monkeypatch, tmp_path):
         (["--encoder", "resnet9000"], "resnet9000"),
         (["--pooling", "median"], "median"),
         (["--reader", "dicom"], "unknown reader 'dicom'"),
-        (["--cache", "disk"], "cache: expected one of none, memory, jpg, got 'disk'"),
+        (["--cache", "disk"], "cache: expected one of none, memory, frames, jpg, features, got 'disk'"),
         (["--fold", "7"], "fold: expected one of [0, 1]"),
         (["--max_epochs"], "--max_epochs: expected config keys as --key value"),
         (["--max_epochs", "--amp", "false"], "--max_epochs: expected config keys as --key value"),

@@ -16,7 +16,7 @@ from tiny_imagechd import info_row, known_flags, label_map, write_diagnoses, wri
 from monai_chd import datalist as module
 from monai_chd.cli import main
 from monai_chd.cohorts import COHORTS
-from monai_chd.datalist import dataset_dir, load_cases, prepare, read_datalist
+from monai_chd.datalist import Choices, dataset_dir, load_cases, prepare, read_datalist
 from monai_chd.labels import RULES
 from monai_chd.overview import report
 
@@ -53,7 +53,7 @@ def part(imagechd, tmp_path) -> Path:
 
 
 def prepare_part(folder: Path, out: Path, **choices) -> dict:
-    return prepare(folder, out, **{"folds": 2, "test_fraction": 0.3, **choices})
+    return prepare(folder, out, Choices(**{"folds": 2, "test_fraction": 0.3, **choices}))
 
 
 def by_patient(datalist: dict) -> dict[str, dict]:
@@ -82,7 +82,7 @@ def excluded(out: Path) -> dict[str, str]:
     ids=str,
 )
 def test_the_published_counts_come_out_of_files(imagechd, tmp_path, choices, counts):
-    datalist = prepare(imagechd, tmp_path, **choices)
+    datalist = prepare(imagechd, tmp_path, Choices(**choices))
     labels = Counter(record["label"] for record in by_patient(datalist).values())
     assert (*(labels[index] for index in range(3)), len(excluded(tmp_path))) == counts
     assert datalist["rule"]["name"] == choices.get("rule", "strict")
@@ -91,7 +91,7 @@ def test_the_published_counts_come_out_of_files(imagechd, tmp_path, choices, cou
 
 
 def test_the_evidence_against_each_patient_left_out_is_in_the_table(imagechd, tmp_path):
-    prepare(imagechd, tmp_path, normal="confirmed", folds=2, test_fraction=0)
+    prepare(imagechd, tmp_path, Choices(normal="confirmed", folds=2, test_fraction=0))
     reasons = excluded(tmp_path)
     assert reasons["1083"].startswith("no listed diagnosis: tier C1 (CHD68 lists TGA; 2021 re-review lists VSD)")
     assert sum(reason.startswith("no listed diagnosis: tier") for reason in reasons.values()) == 19
@@ -127,7 +127,7 @@ def test_odd_scans_pass_and_carry_a_note(work):
 
 def test_ages_are_recorded_when_asked_for_without_a_new_split(imagechd, work, tmp_path):
     before = read_datalist(work / "datalist.json")
-    prepare(imagechd, tmp_path / "new", confounders=True)
+    prepare(imagechd, tmp_path / "new", Choices(confounders=True))
     text = (tmp_path / "new" / "datalist.json").read_text()
     records = by_patient(json.loads(text))
     assert {record["confounders"]["age_years"] for record in records.values()} == {2.5}
@@ -352,7 +352,9 @@ def test_groups_may_mean_other_classes_in_a_file_of_ones_own(tmp_path):
     del config["absent_classes"]
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(config))
-    datalist = prepare(write_acdc(tmp_path / "acdc"), tmp_path / "work", cohort=path, folds=2, test_fraction=0.25)
+    datalist = prepare(
+        write_acdc(tmp_path / "acdc"), tmp_path / "work", Choices(cohort=path, folds=2, test_fraction=0.25)
+    )
     assert Counter(record["label"] for record in by_patient(datalist).values()) == {0: 4, 1: 4, 2: 4}
     assert Counter(excluded(tmp_path / "work").values()).most_common(1)[0][1] == 4
     assert len(excluded(tmp_path / "work")) == 8
@@ -363,7 +365,7 @@ def test_a_missing_cine_and_an_unknown_group_are_named(tmp_path):
     (folder / "training" / "patient004" / "patient004_4d.nii.gz").unlink()
     (folder / "training" / "patient007" / "Info.cfg").write_text("Group: ABC\n")
     with pytest.raises(ValueError) as caught:
-        prepare(folder, tmp_path / "work", cohort="acdc", folds=2)
+        prepare(folder, tmp_path / "work", Choices(cohort="acdc", folds=2))
     assert "training/patient004/Info.cfg: no scan found for patient004" in str(caught.value)
     assert "training/patient007/Info.cfg (id patient007): value 'ABC'; expected one of NOR, DCM" in str(caught.value)
 
@@ -385,5 +387,5 @@ def test_a_wrong_cohort_file_is_one_line(tmp_path, capsys):
 
 
 def test_a_table_of_classes_has_neither_rule_nor_normal(tmp_path):
-    datalist = prepare(write_cohort(tmp_path / "cohort", 9), tmp_path / "work", folds=2, test_fraction=0.33)
+    datalist = prepare(write_cohort(tmp_path / "cohort", 9), tmp_path / "work", Choices(folds=2, test_fraction=0.33))
     assert (datalist["rule"], datalist["normal"], datalist["notes"]) == (None, None, [])

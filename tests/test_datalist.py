@@ -16,6 +16,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from tiny_cohort import voxels, write_cohort, write_rows, write_scan
 
 from monai_chd.datalist import (
+    Choices,
     class_weights,
     dataset_dir,
     find_inputs,
@@ -53,7 +54,7 @@ def small(tmp_path) -> Path:
 
 
 def prepare_small(source: Path, out: Path, **choices) -> dict:
-    return prepare(source, out, **{"folds": 2, "test_fraction": 0.33, **choices})
+    return prepare(source, out, Choices(**{"folds": 2, "test_fraction": 0.33, **choices}))
 
 
 def patients_by_place(datalist: dict) -> dict[object, set[str]]:
@@ -119,7 +120,7 @@ def test_the_same_seed_gives_the_same_file_and_another_seed_another_split(cohort
     prepare(cohort, tmp_path / "same" / "work")
     first, again = (work / "datalist.json").read_text(), (tmp_path / "same" / "work" / "datalist.json").read_text()
     assert {**json.loads(first), "root": ""} == {**json.loads(again), "root": ""}
-    other = prepare(cohort, tmp_path / "other", seed=43)
+    other = prepare(cohort, tmp_path / "other", Choices(seed=43))
     assert patients_by_place(other) != patients_by_place(json.loads(first))
 
 
@@ -132,7 +133,7 @@ def test_the_split_does_not_depend_on_the_order_of_the_table(cohort, work, tmp_p
     lines = (cohort / "cases.csv").read_text().splitlines()
     table = tmp_path / "turned.csv"
     table.write_text("\n".join([lines[0], *reversed(lines[1:])]) + "\n")
-    turned = prepare(cohort, tmp_path / "work", table=table)
+    turned = prepare(cohort, tmp_path / "work", Choices(table=table))
     assert turned["training"] == json.loads((work / "datalist.json").read_text())["training"]
 
 
@@ -235,7 +236,7 @@ def test_a_table_of_paths_may_name_patients_and_lie_elsewhere(small, tmp_path):
     extra = [write_scan(tmp_path / "elsewhere" / f"{i}.nii", i) for i in range(3)]
     rows += [(str(path), f"e{i}", CLASSES[i]) for i, path in enumerate(extra)]
     table = write_rows(tmp_path / "paths.csv", ["image", "patient", "class"], rows)
-    datalist = prepare(small, tmp_path / "work", table=table, folds=2, test_fraction=0)
+    datalist = prepare(small, tmp_path / "work", Choices(table=table, folds=2, test_fraction=0))
     records = datalist["training"]
     assert {record["patient"] for record in records} == names | {"e0", "e1", "e2"}
     assert len(records) == 13
@@ -419,7 +420,7 @@ def test_scans_without_a_table(small, tmp_path):
     with pytest.raises(FileNotFoundError, match="no table of diagnoses found"):
         prepare(small, tmp_path / "work")
     with pytest.raises(FileNotFoundError, match=r"mine\.csv: no such table"):
-        prepare(small, tmp_path / "work", table=tmp_path / "mine.csv")
+        prepare(small, tmp_path / "work", Choices(table=tmp_path / "mine.csv"))
 
 
 def test_an_output_folder_that_is_a_file_is_refused_before_scans_are_read(small, tmp_path):

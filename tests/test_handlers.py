@@ -17,9 +17,18 @@ from PIL import Image
 from tiny_cohort import write_cohort
 
 from monai_chd import handlers
+from monai_chd.calibration import calibrate, read_calibration, scale, write_calibration
 from monai_chd.cli import main
-from monai_chd.datalist import prepare
-from monai_chd.handlers import Checkpoints, CostEstimate, LearningCurves, Predictions, new_output, probability_loss
+from monai_chd.datalist import Choices, prepare
+from monai_chd.handlers import (
+    Calibrator,
+    Checkpoints,
+    CostEstimate,
+    LearningCurves,
+    Predictions,
+    new_output,
+    probability_loss,
+)
 from monai_chd.networks import CNNLSTM
 
 TRUST = "ignore:parsing config_file:UserWarning"  # MONAI says so of every config
@@ -45,7 +54,7 @@ TINY = [
 def datalist(tmp_path_factory) -> Path:
     """12 patients, two folds, nothing held out."""
     folder = tmp_path_factory.mktemp("handlers")
-    prepare(write_cohort(folder / "cohort", 12), folder / "work", folds=2, test_fraction=0)
+    prepare(write_cohort(folder / "cohort", 12), folder / "work", Choices(folds=2, test_fraction=0))
     return folder / "work" / "datalist.json"
 
 
@@ -165,10 +174,33 @@ def test_an_output_folder_is_refused_when_it_holds_either_file_or_none_to_resume
         new_output(tmp_path / "file")
 
 
+def test_the_calibration_of_a_resumed_training_is_that_of_one_that_ran_through(runs):
+    files = [(out / "models" / "calibration.json").read_bytes() for out in (runs.whole, runs.parts)]
+    assert files[0] == files[1]
+    assert json.loads(files[0])["cases"] == 6  # the validation fold
+
+
+def test_training_grants_a_wished_coverage_and_tells_what_it_is_from(datalist, tmp_path, capfd):
+    assert train(datalist, tmp_path / "out", 1, "--coverage", "0.5") == 0
+    calibration = read_calibration(tmp_path / "out" / "models" / "model.pt")
+    assert calibration.wish == {"coverage": 0.5}
+    assert sum(c >= calibration.threshold for c in calibration.confidence) >= 3
+    told = next(line for line in capfd.readouterr().out.splitlines() if "calibration:" in line)
+    assert "validation cases, which also chose the model" in told
+    assert "coverage" not in json.loads((tmp_path / "out" / "models" / "settings.json").read_text())
+
+
+def test_wishes_that_are_none_are_refused_before_training(datalist, tmp_path, capsys):
+    for wish in (["--coverage", "0"], ["--risk", "1"], ["--coverage", "0.5", "--risk", "0.1"]):
+        assert train(datalist, tmp_path / "out", 1, *wish) == 1
+        assert re.search("coverage|risk", capsys.readouterr().err)
+    assert not (tmp_path / "out" / "models").exists()
+
+
 # checkpoints and curves on engines of their own, with scores given
 
 
-def engines(tmp_path, scores, *, resume=False, interval=1, network=None):
+def engines(tmp_path, scores, *, resume=False, interval=1, network=None, calibrator=None):
     """A trainer whose epochs get the given validation scores; returns it and its checkpoints."""
     network = network or torch.nn.Linear(1, 1)
 
@@ -190,7 +222,7 @@ def engines(tmp_path, scores, *, resume=False, interval=1, network=None):
     curves.attach(trainer)
     checkpoints = Checkpoints(
         tmp_path, {"network": network}, evaluator, curves, settings={"frame_size": 16}, cases=[{"patient": "1"}],
-        resume=resume,
+        resume=resume, calibrator=calibrator,
     )  # fmt: skip
     checkpoints.attach(trainer)
     return trainer, checkpoints
@@ -274,6 +306,60 @@ def test_learning_curves_are_the_means_of_each_epoch_and_a_picture(tmp_path):
     with Image.open(tmp_path / "learning_curves.png") as picture:
         assert picture.format == "PNG" and min(picture.size) > 100
     assert not list(tmp_path.rglob(".*"))
+
+
+def validated(calibrator, labels, probabilities):
+    """Run a validation of these cases, two a batch, past the calibrator."""
+    cases = [{"label": torch.tensor(k), "pred": torch.tensor(p)} for k, p in zip(labels, probabilities, strict=True)]
+    engine = Engine(lambda engine, batch: batch)
+    calibrator.attach(engine)
+    for _ in range(2):  # each validation stands alone
+        engine.run([cases[i : i + 2] for i in range(0, len(cases), 2)])
+    return calibrator
+
+
+def validation(seed, n=15):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 3, n), rng.dirichlet([0.3] * 3, n)
+
+
+def test_the_calibration_is_fitted_to_the_last_validation_alone():
+    labels, probabilities = validation(0)
+    calibrator = validated(Calibrator(coverage=0.6), labels, probabilities)
+    assert calibrator.calibration() == calibrate(labels, probabilities, coverage=0.6)
+
+
+@pytest.mark.usefixtures("no_picture")
+def test_the_calibration_kept_is_that_of_the_model_kept(tmp_path):
+    calibrator = Calibrator()
+    each = [validation(seed) for seed in range(3)]
+    for epochs, best in enumerate([0, 1, 1], start=1):  # the third epoch is worse
+        resume = epochs > 1
+        validated(calibrator, *each[epochs - 1])
+        trainer, _ = engines(tmp_path, [0.2, 0.5, 0.4], resume=resume, calibrator=calibrator)
+        trainer.run([0], max_epochs=epochs)
+        expected = calibrate(*each[best])
+        assert read_calibration(tmp_path / "models" / "model.pt") == expected
+
+
+@pytest.mark.usefixtures("no_picture")
+def test_a_model_whose_validation_is_no_number_keeps_no_older_calibration(tmp_path):
+    write_calibration(calibrate(*validation(0)), tmp_path / "models")
+    calibrator = validated(Calibrator(), [0, 1], [[np.nan] * 3, [0.2, 0.3, 0.5]])
+    trainer, _ = engines(tmp_path, [0.5], calibrator=calibrator)
+    trainer.run([0], max_epochs=1)
+    assert (tmp_path / "models" / "model.pt").is_file()
+    assert not (tmp_path / "models" / "calibration.json").exists()
+
+
+@pytest.mark.parametrize(("wait", "drawn"), [(3600.0, 1), (-1.0, 4)])
+def test_the_picture_of_the_curves_waits_and_is_drawn_at_the_end(tmp_path, monkeypatch, wait, drawn):
+    pictures = []
+    monkeypatch.setattr(handlers, "learning_curves_figure", lambda history, path: pictures.append(len(history)))
+    monkeypatch.setattr(LearningCurves, "DRAW_AFTER", wait)
+    trainer, _ = engines(tmp_path, [0.1, 0.2, 0.3])
+    trainer.run([0], max_epochs=3)
+    assert len(pictures) == drawn and pictures[-1] == 3
 
 
 def test_random_states_come_back_of_all_three_generators():
@@ -442,3 +528,83 @@ def test_when_all_files_were_read_nothing_is_raised_and_a_second_run_starts_afre
     predictions.check()
     predictions._start()
     assert predictions.rows == []
+
+
+# calibration and abstention
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    """A model with a temperature of 2 that abstains below 0.5; the weights themselves are not read."""
+    content = {"temperature": 2.0, "threshold": 0.5, "wish": {"coverage": 0.8}}
+    content["validation"] = {"confidence": [0.9, 0.6, 0.4, 0.35], "right": [True, True, False, True]}
+    (tmp_path / "calibration.json").write_text(json.dumps(content))
+    return tmp_path / "model.pt"
+
+
+SURE, UNSURE = (0.9, 0.06, 0.04), (0.5, 0.1, 0.4)
+
+
+def test_probabilities_are_calibrated_and_the_class_of_an_abstention_is_still_told(tmp_path, model):
+    predict(tmp_path, [case("a.nii", SURE), case("b.nii", UNSURE)], tmp_path, checkpoint=model)
+    rows = {Path(row["image"]).name: row for row in table(tmp_path)}
+    for name, pred in (("a.nii", SURE), ("b.nii", UNSURE)):
+        found = [float(rows[name][each]) for each in ("Cyanotic", "Non-Cyanotic", "Normal")]
+        assert found == pytest.approx(scale(pred, 2.0).tolist(), abs=1e-6)  # the network's are float32
+    assert (rows["a.nii"]["abstain"], rows["a.nii"]["reason"]) == ("false", "")
+    assert (rows["b.nii"]["abstain"], rows["b.nii"]["prediction"]) == ("true", "Cyanotic")
+    assert rows["b.nii"]["reason"] == "confidence 0.43 below 0.50"
+
+
+def test_an_abstention_is_no_unread_file(tmp_path, model, capsys):
+    predictions = predict(tmp_path, [case("b.nii", UNSURE, reason="")], tmp_path, checkpoint=model)
+    predictions.check()
+    assert "1 scans predicted, 0 without a prediction, 1 of the predicted abstained from" in capsys.readouterr().out
+    both = [case("b.nii", UNSURE, reason=""), case("c.nii", reason="c.nii: truncated")]
+    predictions = predict(tmp_path, both, tmp_path, checkpoint=model)
+    with pytest.raises(
+        ValueError, match=r"1 of 2 files have no prediction, the others have theirs:\n  c\.nii: truncated$"
+    ):
+        predictions.check()
+    assert "1 scans predicted, 1 without a prediction, 1 of the predicted abstained from" in capsys.readouterr().out
+
+
+def test_figures_are_given_for_all_cases_and_for_the_answered(tmp_path, model, capsys):
+    wanted = [(SURE, 0), (SURE, 0), (SURE, 1), (UNSURE, 1), (UNSURE, 2)]
+    cases = [case(f"{i}.nii", pred, label=label, patient=str(i)) for i, (pred, label) in enumerate(wanted)]
+    predict(tmp_path, cases, tmp_path, score=True, checkpoint=model)
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["result"]["overall"]["accuracy"]["value"] == pytest.approx(2 / 5)
+    assert metrics["answered"]["overall"]["accuracy"]["value"] == pytest.approx(2 / 3)
+    assert (metrics["coverage"]["value"], metrics["coverage"]["n"]) == (pytest.approx(3 / 5), 5)
+    used = metrics["context"]["calibration"]
+    assert (used["temperature"], used["threshold"], used["validation_cases"]) == (2.0, 0.5, 4)
+    losses = [-np.log(pred[label]) for pred, label in wanted]
+    assert used["before"]["log_loss"]["value"] == pytest.approx(np.mean(losses), abs=1e-6)
+    with (tmp_path / "out" / "metrics.csv").open() as file:
+        rows = {(row["metric"], row["class"]): float(row["value"] or "nan") for row in csv.DictReader(file)}
+    assert rows["accuracy", ""] == pytest.approx(2 / 5) and rows["answered_accuracy", ""] == pytest.approx(2 / 3)
+    assert rows["coverage", ""] == pytest.approx(3 / 5)
+    out = capsys.readouterr().out
+    assert re.search(r"share answered +0\.600 \[", out) and re.search(
+        r"accuracy +0\.400 \[.*\] n=5 +0\.667 \[.*\] n=3", out
+    )
+
+
+@pytest.mark.parametrize(
+    ("wish", "answered"), [({}, 1), ({"coverage": 1.0}, 2), ({"risk": 0.35}, 1), ({"risk": 0.1}, 0)]
+)
+def test_another_wish_at_the_time_of_use_moves_the_threshold(tmp_path, model, wish, answered):
+    cases = [case(f"{i}.nii", pred, label=0, patient=str(i)) for i, pred in enumerate((SURE, UNSURE))]
+    predict(tmp_path, cases, tmp_path, score=True, checkpoint=model, **wish)
+    assert sum(row["abstain"] == "false" for row in table(tmp_path)) == answered
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["coverage"]["value"] == answered / 2 and (metrics["answered"] is None) == (answered != 1)
+
+
+def test_a_model_without_calibration_gives_what_the_network_gives(tmp_path):
+    bare = tmp_path / "elsewhere" / "model.pt"
+    predict(tmp_path, [case("a.nii", UNSURE)], tmp_path, checkpoint=bare)
+    row = table(tmp_path)[0]
+    given = torch.tensor(UNSURE).double().tolist()
+    assert [float(row[name]) for name in ("Cyanotic", "Non-Cyanotic", "Normal")] == given and row["abstain"] == "false"

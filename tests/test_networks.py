@@ -15,6 +15,7 @@ from monai.data import MetaTensor
 from monai.networks.nets import DenseNet121, resnet18
 from torch import Tensor, nn
 
+from monai_chd import networks
 from monai_chd.efficientnet import EfficientNetLite0
 from monai_chd.labels import CLASSES
 from monai_chd.networks import CNNLSTM, ENCODERS, POOLINGS, FrameEncoder, SequenceLSTM, SmallCNN, VolumeNetwork
@@ -26,17 +27,12 @@ COUNTS = [7, 2, 4]
 LENGTH, SIZE = 7, 32
 
 
-def monai_resnet18() -> nn.Module:
-    return FrameEncoder(resnet18(spatial_dims=2, n_input_channels=1, feed_forward=False, conv1_t_stride=2))
-
-
 def monai_densenet121() -> nn.Module:
     return FrameEncoder(DenseNet121(spatial_dims=2, in_channels=1, out_channels=16))
 
 
 ENCODER_FACTORIES: dict[str, Callable[[], nn.Module]] = {
     **ENCODERS,
-    "resnet18": monai_resnet18,
     "densenet121": monai_densenet121,
 }
 HEADS = list(product(POOLINGS, [False, True], [1, 2]))
@@ -508,7 +504,11 @@ def test_small_cnn_takes_any_size(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"encoder": "vgg"}, "unknown encoder 'vgg': expected one of small_cnn, efficientnet_lite0"),
+        (
+            {"encoder": "vgg"},
+            "unknown encoder 'vgg': expected one of small_cnn, resnet18, resnet34, efficientnet_lite0",
+        ),
+        ({"encoder_precision": "half"}, "unknown encoder precision 'half': expected one of float32, bfloat16"),
         ({"encoder": SmallCNN()}, "came SmallCNN: wrap a 2D network in FrameEncoder"),
         ({"pooling": "first"}, "unknown pooling 'first': expected one of last, mean, max, attention"),
         ({"num_layers": 0}, "num_layers of at least 1, came 0"),
@@ -525,6 +525,8 @@ def test_wrong_frame_encoder_is_refused() -> None:
         FrameEncoder(SmallCNN(), norm="batch")
     with pytest.raises(ValueError, match="chunk_size of at least 1 frame, came 0"):
         FrameEncoder(SmallCNN(), chunk_size=0)
+    with pytest.raises(ValueError, match="unknown encoder precision 'float16': expected one of float32, bfloat16"):
+        FrameEncoder(SmallCNN(), precision="float16")
     with pytest.raises(ValueError, match=r"Flatten: shape \(1, 1, 4096\)"):
         FrameEncoder(nn.Flatten(2))
     with pytest.raises(ValueError, match="AdaptiveMaxPool2d: tuple"):
@@ -554,6 +556,8 @@ def test_wrong_frames_are_refused(frames: Tensor) -> None:
         ValueError, match=r"expected frames of shape \(B, C, T, H, W\), came torch.Size\(\[3, 1, 32, 32\]"
     ):
         model(frames[:, :, 0])
+    with pytest.raises(ValueError, match=r"expected frames of shape \(B, C, T, H, W\), came torch.Size\(\[1, 32\]"):
+        model(frames[:1, 0, 0, 0])
     with pytest.raises(ValueError, match=r"came torch\.int16"):
         model(frames.to(torch.int16))
     with pytest.raises(ValueError, match="expected frames of 1 channels, came 2"):
@@ -622,3 +626,181 @@ def test_memory_of_features_is_bounded(frames: Tensor, num_frames: Tensor, monke
     for _ in range(2):
         encoder.train()(frames.mul(255).to(torch.uint8), num_frames)
     assert network.read == 2 * int(num_frames.sum()) and not encoder._memory
+
+
+# Features in place of frames
+
+
+def frozen_model(**settings: object) -> CNNLSTM:
+    return CNNLSTM(FrameEncoder(SmallCNN(), trainable=False), hidden_size=8, **settings)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_features_give_the_logits_of_their_frames(frames: Tensor, num_frames: Tensor, pooling: str) -> None:
+    model = frozen_model(num_layers=2, bidirectional=True, pooling=pooling).eval()
+    features = model.encoder(frames, num_frames)
+    longer = torch.cat([features, torch.full_like(features[:, :2], float("nan"))], dim=1)
+
+    with torch.no_grad():
+        expected = model(frames, num_frames)
+        assert_equal(model(features, num_frames), expected)
+        assert_equal(model(longer, num_frames), expected)
+        assert_equal(model(features), expected)
+        assert_equal(model(MetaTensor(features), MetaTensor(num_frames)), expected)
+
+
+def test_features_train_the_head_as_their_frames_do(frames: Tensor, num_frames: Tensor) -> None:
+    model = frozen_model(bidirectional=True, pooling="attention").double().train()
+    features = model.encoder(frames.double(), num_frames)
+
+    of_frames = gradients(model, frames.double(), num_frames)
+    of_features = gradients(model, features, num_frames)
+
+    assert set(of_features) == {name for name, _ in model.named_parameters() if not name.startswith("encoder")}
+    assert_gradients_equal(of_features, of_frames, atol=1e-12)
+
+
+def test_features_do_not_reach_the_encoder(frames: Tensor, num_frames: Tensor) -> None:
+    model = frozen_model()
+    features = model.encoder(frames, num_frames)
+    model.encoder.network.register_forward_pre_hook(lambda *_: pytest.fail("the encoder was run"))
+    model(features, num_frames)
+
+
+@pytest.mark.filterwarnings(SCRIPT_DEPRECATED)
+def test_scripted_network_takes_features_too(frames: Tensor, num_frames: Tensor) -> None:
+    model = frozen_model(bidirectional=True).eval()
+    scripted = torch.jit.script(model)
+
+    with torch.no_grad():
+        features = model.encoder(frames, num_frames)
+        assert_equal(scripted(features, num_frames), model(frames, num_frames))
+
+
+def test_wrong_features_are_refused(num_frames: Tensor) -> None:
+    features = torch.rand(3, LENGTH, 1024)
+    with pytest.raises(ValueError, match="this network's encoder is trained, so it needs the frames"):
+        CNNLSTM(hidden_size=8)(features, num_frames)
+    model = frozen_model()
+    with pytest.raises(ValueError, match=r"shape \(B, T, 1024\).*came torch.float32 torch.Size\(\[3, 7, 1023\]\)"):
+        model(features[..., 1:], num_frames)
+    with pytest.raises(ValueError, match=r"expected features as float.*came torch.uint8"):
+        model(features.to(torch.uint8), num_frames)
+    with pytest.raises(ValueError, match=r"expected num_frames in 1\.\.7 for 7 frames a case, came \[8, 1, 1\]"):
+        model(features, torch.tensor([8, 1, 1]))
+
+
+# Precision and layout
+
+
+@pytest.fixture
+def with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the processor multiplied in bfloat16; where it does not, torch works it out slowly."""
+    monkeypatch.setattr("monai_chd.networks.has_bfloat16", lambda device: True)
+
+
+@pytest.mark.usefixtures("with_bfloat16")
+@pytest.mark.parametrize("encoder", ["small_cnn", "resnet18", "efficientnet_lite0"])
+def test_bfloat16_changes_probabilities_little(encoder: str, frames: Tensor, num_frames: Tensor) -> None:
+    model = CNNLSTM(encoder, hidden_size=8).eval()
+    exact = model(frames, num_frames).softmax(1)
+    rounded = CNNLSTM(encoder, encoder_precision="bfloat16", hidden_size=8).eval()
+    rounded.load_state_dict(model.state_dict())
+    inner: set[torch.dtype] = set()
+    rounded.encoder.network.register_forward_hook(lambda _, __, output: inner.add(output.dtype))
+
+    logits = rounded(frames, num_frames)
+
+    assert inner == {torch.bfloat16} and logits.dtype == torch.float32
+    difference = float((logits.softmax(1) - exact).detach().abs().max())
+    print(f"{encoder}: bfloat16 changes probabilities by at most {difference:.1e}")
+    assert 0 < difference < 0.01
+
+
+@pytest.mark.usefixtures("with_bfloat16")
+def test_training_in_bfloat16_keeps_weights_in_float32_and_learns(frames: Tensor, num_frames: Tensor) -> None:
+    model = CNNLSTM(encoder_precision="bfloat16", hidden_size=8).train()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    losses = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(frames, num_frames), torch.tensor([0, 1, 2]))
+        loss.backward()
+        assert all(weight.grad.dtype == torch.float32 for weight in model.parameters())
+        optimizer.step()
+        losses.append(float(loss.detach()))
+
+    assert all(weight.dtype == torch.float32 and weight.isfinite().all() for weight in model.parameters())
+    assert losses[-1] < losses[0] < float("inf")
+
+
+@pytest.mark.usefixtures("with_bfloat16")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_features_of_a_frozen_encoder_do_not_depend_on_the_autocast_around(
+    frames: Tensor, num_frames: Tensor, precision: str
+) -> None:
+    encoder = FrameEncoder(SmallCNN(), trainable=False, precision=precision).eval()
+    alone = encoder(frames, num_frames)
+    with torch.autocast("cpu", torch.bfloat16):
+        around = encoder(frames, num_frames)
+    assert around.dtype == torch.float32 and torch.equal(around, alone)
+
+
+def test_a_processor_without_bfloat16_works_in_float32_and_says_so_once(
+    frames: Tensor, num_frames: Tensor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("monai_chd.networks.has_bfloat16", lambda device: False)
+    networks._say_float32.cache_clear()
+    exact = FrameEncoder(SmallCNN())
+    asked = copy.deepcopy(exact)
+    asked.precision = "bfloat16"
+    for _ in range(2):
+        assert torch.equal(asked(frames, num_frames), exact(frames, num_frames))
+    assert caplog.messages == ["this cpu does not multiply in bfloat16: the encoder works in float32"]
+
+
+def test_the_asked_precision_goes_before_the_encoders_own_and_needs_one() -> None:
+    assert CNNLSTM(FrameEncoder(SmallCNN()), encoder_precision="bfloat16").encoder.precision == "bfloat16"
+    assert CNNLSTM(FrameEncoder(SmallCNN(), precision="bfloat16")).encoder.precision == "bfloat16"
+    plain = PlainEncoder(FrameEncoder(SmallCNN()))
+    CNNLSTM(plain, encoder_precision="float32")
+    with pytest.raises(ValueError, match="PlainEncoder has none to set; wrap a 2D network in FrameEncoder"):
+        CNNLSTM(plain, encoder_precision="bfloat16")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34"])
+def test_resnets_have_torchvisions_strides_and_group_norm(name: str) -> None:
+    encoder = CNNLSTM(name).encoder
+    network = encoder.network
+    sizes = []
+    for layer in (network.conv1, network.maxpool, network.layer1, network.layer4):
+        layer.register_forward_hook(lambda _, __, output: sizes.append(tuple(output.shape[1:])))
+    network(torch.zeros(1, 1, 224, 224))
+    # He et al. 2016, table 1
+    assert sizes == [(64, 112, 112), (64, 56, 56), (64, 56, 56), (512, 7, 7)]
+    assert [len(network.get_submodule(f"layer{i}")) for i in range(1, 5)] == {
+        "resnet18": [2, 2, 2, 2],
+        "resnet34": [3, 4, 6, 3],
+    }[name]
+    kinds = {type(module) for module in network.modules()}
+    assert nn.GroupNorm in kinds and not any("BatchNorm" in kind.__name__ for kind in kinds)
+    assert encoder.trainable and encoder.feature_size == 512
+
+
+def test_convolutions_keep_channels_side_by_side_through_a_checkpoint() -> None:
+    model = CNNLSTM()
+    model.load_state_dict({name: weight.contiguous() for name, weight in CNNLSTM().state_dict().items()})
+    weight = model.encoder.network.conv2.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+
+
+def test_projection_narrows_what_the_lstm_reads_and_keeps_padding_out():
+    torch.manual_seed(0)
+    network = CNNLSTM("small_cnn", projection=5, hidden_size=4, bidirectional=True, pooling="max").eval()
+    assert network.lstm.layers[0].ahead.input_size == 5 and network.feature_size == 1024
+    frames = torch.rand(1, 1, 6, 16, 16)
+    alone = network(frames[:, :, :4], torch.tensor([4]))
+    assert torch.allclose(network(frames, torch.tensor([4])), alone, atol=1e-6)
+    assert CNNLSTM("small_cnn").state_dict().keys() == CNNLSTM("small_cnn", projection=None).state_dict().keys()
+    with pytest.raises(ValueError, match="projection to at least 1 feature, or none, came 0"):
+        CNNLSTM("small_cnn", projection=0)

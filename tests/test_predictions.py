@@ -251,7 +251,7 @@ def test_metrics_csv_has_one_figure_a_row_equal_to_the_result(tmp_path, result):
     _, path = write_metrics(result, tmp_path, context={})
     rows = rows_of(path)
     assert tuple(rows[0]) == METRIC_COLUMNS
-    assert len(rows) == len(result["overall"]) + 1 + 4 * len(CLASSES)
+    assert len(rows) == len(result["overall"]) + 1 + 5 * len(CLASSES)
     found = {(row["metric"], row["class"]): row for row in rows}
     pairs = [(found[name, ""], estimate) for name, estimate in result["overall"].items()]
     pairs += [(found["f1", name], each["f1"]) for name, each in result["per_class"].items()]
@@ -291,10 +291,10 @@ def test_a_figure_is_printed_with_interval_and_n(value, low, high, n, text):
 def test_printed_table_has_every_figure_and_no_bare_number(result):
     text = metrics_table(result)
     estimates = [*result["overall"].values(), result["majority_baseline"]["accuracy"]]
-    estimates += [each[key] for each in result["per_class"].values() for key in ("precision", "recall", "f1")]
+    estimates += [each[key] for each in result["per_class"].values() for key in ("precision", "recall", "f1", "auc")]
     for estimate in estimates:
         assert format_estimate(estimate) in text
-    figures = re.findall(r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\] n=\d+", text)
+    figures = re.findall(r"\d\.\d{3} \[-?\d\.\d{3}, \d\.\d{3}\] n=\d+", text)
     assert len(figures) == len(estimates)
     assert len(re.findall(r"\d\.\d{3}", text)) == 3 * len(figures)
     assert "60 cases of 40 patients" in text
@@ -312,7 +312,7 @@ def test_printed_confusion_matrix_is_that_of_the_result(result):
 def test_printed_columns_are_aligned(result):
     lines = metrics_table(result).splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("class"))
-    for column in ("precision", "recall", "F1"):
+    for column in ("precision", "recall", "F1", "AUC"):
         position = lines[start].index(column)
         assert all(re.match(r"\d\.\d{3} \[", line[position:]) for line in lines[start + 1 : start + 4])
 

@@ -1,6 +1,5 @@
 import gzip
 import struct
-import warnings
 import zlib
 from pathlib import Path
 
@@ -30,13 +29,7 @@ RGB = np.zeros((5, 6, 7), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
 readers = pytest.mark.parametrize("reader", READERS)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def itk_loaded():
-    """ITK's extension modules warn while they load; a warning that is an error there kills Python."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        itk_affine(HERE / "data" / "ts_cardiac_ct_b.nii.gz")
-        read_volume(HERE / "data" / "ts_cardiac_ct_b.nii.gz", "itk")
+pytestmark = pytest.mark.usefixtures("itk_loaded")
 
 
 def real_scan(name):

@@ -11,6 +11,7 @@ from monai_chd.settings import (
     check_resumable,
     check_unseen,
     check_values,
+    check_wish,
     find_checkpoint,
     plain,
     write_settings,
@@ -153,3 +154,13 @@ def test_values_that_mean_nothing_are_refused_together():
         ValueError, match=r"max_epochs.*got 0; batch_size.*got 1.5; learning_rate.*got -1; bidirectional.*'no'"
     ):
         check_values({"max_epochs": 0, "batch_size": 1.5, "learning_rate": -1, "bidirectional": "no", "lr_decay": 0.9})
+
+
+def test_wishes_are_checked_with_the_other_values_and_before_a_model_is_used(tmp_path):
+    check_values({"coverage": 1.0, "risk": None})
+    check_values({"coverage": 1.0, "risk": 0.1})
+    with pytest.raises(ValueError, match=r"max_epochs.*got 0; coverage: expected a share above 0 up to 1, came 1.5"):
+        check_values({"max_epochs": 0, "coverage": 1.5, "risk": None})
+    check_wish(tmp_path / "model.pt", None, None)
+    with pytest.raises(ValueError, match=r"risk: the model has no calibration\.json"):
+        check_wish(tmp_path / "model.pt", None, 0.1)
