@@ -488,7 +488,7 @@ def last_states(states: Tensor, num_frames: Tensor, hidden_size: int) -> Tensor:
 
 def to_unit_range(frames: Tensor) -> Tensor:
     """uint8 in 0..255 to float32 in [0, 1]; floats as they are."""
-    return frames.float() / 255.0 if frames.dtype == torch.uint8 else frames
+    return frames.float().div_(255.0) if frames.dtype == torch.uint8 else frames
 
 
 def pooled(features: Tensor) -> Tensor:
