@@ -820,7 +820,7 @@ def _reading(scale: Scale, path: str, tiny: str, size: int) -> Bench:
                 {512: 5, 224: 6}[size],
             ),
         ),
-        quick=(uint8, monai, jpg, inflater) if size == 512 else (uint8, float32, monai, torchio, inflater),
+        quick=(uint8, monai, jpg, inflater) if size == 512 else (uint8, float32, monai, inflater),
     )
 
 
