@@ -200,6 +200,7 @@ def _cache(options: argparse.Namespace) -> None:
         parser.get_parsed_content("train#preprocessing"),
         cache=options.format,
         cache_dir=options.out,
+        cache_limit=parser.get_parsed_content("cache_limit"),
         encoder=parser.get_parsed_content("train#dataset#encoder") if options.format == "features" else None,
     )
     dataset.fill()
@@ -442,13 +443,14 @@ def _add_bundle_commands(commands: Any) -> None:
         "cache",
         _cache,
         "write the frames of a datalist, or what a frozen encoder says of them, to disk",
+        "`frames`: lossless 8-bit frames, one memory-mapped file a scan; train on them with --cache frames --cache_dir FOLDER. "
         f"`jpg`: one 8-bit JPG a frame, a folder a patient, lossy; train on them with --cache jpg --cache_dir FOLDER. "
         "`features`: what a frozen encoder gives (--encoder efficientnet_lite0), one file a scan; a training with --cache "
         f"features --cache_dir FOLDER, the same encoder and settings works out the head only. {keys}",
     )
     cache.add_argument("datalist", metavar="WORK/datalist.json")
     cache.add_argument("--out", required=True, metavar="FOLDER", help="folder to write to")
-    cache.add_argument("--format", choices=("jpg", "features"), default="jpg", help="what to write")
+    cache.add_argument("--format", choices=("frames", "features", "jpg"), default="frames", help="what to write")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -97,8 +97,7 @@ def _needless_zip64(volumes: Sequence[Volume]) -> range | None:
     end = end_record(volumes[-1])
     if end is None or end.disk in (0, 0xFFFF) or end.directory_disk != end.disk:
         return None
-    if 0xFFFFFFFF in (end.directory_offset, end.directory_size):  # the plain record refers to the others
-        return None
+    # where the plain record refers to the others, it has 4 GiB for a place, and the range is empty
     return range(end.directory_offset + end.directory_size, end.place) or None
 
 

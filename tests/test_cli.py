@@ -360,7 +360,7 @@ def test_prediction_of_one_file_is_the_one_it_gets_among_others(folder):
 
 
 def test_the_cache_holds_a_picture_a_frame_in_a_folder_a_patient(folder, tmp_path):
-    words = ["--out", str(tmp_path / "jpg"), "--frame_size", "16"]
+    words = ["--format", "jpg", "--out", str(tmp_path / "jpg"), "--frame_size", "16"]
     assert main(["cache", str(folder / "work" / "datalist.json"), *words]) == 0
     assert sorted(path.name for path in (tmp_path / "jpg").iterdir()) == [str(n) for n in range(1001, 1013)]
     assert len(list((tmp_path / "jpg" / "1001").glob("*.jpg"))) == 8
@@ -396,3 +396,13 @@ def test_prediction_says_that_a_cine_was_scaled_by_percentiles(folder, tmp_path,
     shutil.copytree(folder / "out", tmp_path / "out")
     assert main(["predict", str(tmp_path / "scans"), "--out", str(tmp_path / "out")]) == 0
     assert "scaled by its 1st and 99th percentiles: cine.nii.gz" in capsys.readouterr().out
+
+
+def test_frames_written_ahead_are_what_a_training_reads(folder, tmp_path, capsys):
+    datalist, kept = str(folder / "work" / "datalist.json"), tmp_path / "frames"
+    assert main(["cache", datalist, "--out", str(kept), *TINY[:4]]) == 0
+    assert f"frames: {kept}" in capsys.readouterr().out
+    written = {path: path.stat().st_mtime_ns for path in kept.glob("*.npy")}
+    words = ["--cache", "frames", "--cache_dir", str(kept), "--max_epochs", "1"]
+    assert main(["train", datalist, "--out", str(tmp_path / "out"), *TINY, *words]) == 0
+    assert written and {path: path.stat().st_mtime_ns for path in kept.glob("*.npy")} == written
