@@ -5,8 +5,10 @@ Owns the order of things, what is said meanwhile, and the settings of the frozen
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import torch
 from monai_chd.controls import FITTED, SHUFFLED_FRAMES, Control, fitted_control, shuffled_labels, simple_controls
 from monai_chd.cv_report import build_report, sentence_of, write_report_json
 from monai_chd.evaluation import compare, results
-from monai_chd.fits import fit_folder, pooled, read_pooled, run_fit, write_pooled
+from monai_chd.fits import DONE, fit_folder, fit_processes, fits_at_once, pooled, read_pooled, timed_fit, write_pooled
 from monai_chd.folds import Design, check_comparable, new_design, save_or_check
 from monai_chd.networks import has_bfloat16
 from monai_chd.predictions import format_estimate
@@ -62,15 +64,21 @@ def settings_of(given: Mapping[str, Any], out: Path) -> tuple[str, dict[str, Any
     return "frozen", {"cache_dir": str(out / "cache"), **FROZEN_SETTINGS, **precision, **given}
 
 
+MOST_PROCESSES = 8
+"""Fits at the same time at most; each takes 0.6 GB."""
+
+
 class Progress:
     """Prints what is done and how long the rest will take.
 
     Args:
         steps: fits in all.
+        at_once: how many of them run at the same time.
     """
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, at_once: int = 1) -> None:
         self.steps = steps
+        self.at_once = at_once
         self.at = 0
         self.seconds: list[float] = []
         self.spent: dict[str, float] = {}
@@ -92,7 +100,7 @@ class Progress:
         if seconds is None:
             return self.say(f"fit {self.at} of {self.steps} ({name}): done before")
         self.seconds.append(seconds)
-        left = sum(self.seconds) / len(self.seconds) * (self.steps - self.at)
+        left = sum(self.seconds) / len(self.seconds) * (self.steps - self.at) / self.at_once
         self.say(f"fit {self.at} of {self.steps} ({name}): {seconds:.0f} s, {_length(left)} left for the others")
 
 
@@ -142,7 +150,8 @@ def crossval(
         check_comparable(design, against)
         read_pooled(against)  # before hours of fits: one of its folds may never have finished
     save_or_check(design, folder)
-    progress = Progress(folds * repeats + (len(FITTED) * folds if controls else 0))
+    steps = folds * repeats + (len(FITTED) * folds if controls else 0)
+    progress = Progress(steps, min(processes_for(mode), steps))
     times = f"{folds} folds x {repeats} repeat{'s' if repeats > 1 else ''}"
     progress.say(
         f"{len(design.labels)} patients, {times} = {folds * repeats} fits, {mode}; the datalist's held-out part is not special "
@@ -151,12 +160,12 @@ def crossval(
     if chosen.get("cache") == "features":
         with progress.timed("features"):
             _fill(design, progress)
-    with _threads(mode):
-        _fit_all(design, folder / "fits", range(repeats), progress)
+    with _threads(mode), fit_processes(progress.at_once) as pool:
+        _fit_all(design, folder / "fits", range(repeats), progress, pool)
         table = pooled(design, folder / "fits", range(repeats))
         write_pooled(table, folder / "predictions.csv")
         progress.say(f"out-of-fold predictions: {folder / 'predictions.csv'}")
-        found = _controls(design, folder / "controls", table, progress) if controls else []
+        found = _controls(design, folder / "controls", table, progress, pool) if controls else []
     progress.say("figures with intervals")
     with progress.timed("evaluation"):
         evaluated = results(table, flags_of(design.records))
@@ -195,25 +204,42 @@ def _threads(mode: str) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def processes_for(mode: str) -> int:
+    """How many fits run at the same time: of a small head, which wants one thread, one for each core."""
+    if mode != "frozen" or torch.cuda.is_available():
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_PROCESSES)
+
+
 def _fit_all(
     design: Design,
     fits: Path,
     repeats: range,
     progress: Progress,
+    pool: ProcessPoolExecutor | None,
     name: str = "",
-    labels: Mapping[str, int] | None = None,
-    overrides: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> None:
-    for repeat in repeats:
-        for fold in range(design.folds):
-            started = time.perf_counter()
-            folder = fit_folder(fits, repeat, fold)
-            new = run_fit(design, folder, repeat, fold, labels=labels, overrides=overrides)
-            title = name or f"repeat {repeat + 1}, fold {fold + 1}"
-            progress.fit(title, time.perf_counter() - started if new else None)
+    left = []
+    for repeat, fold in ((repeat, fold) for repeat in repeats for fold in range(design.folds)):
+        folder = fit_folder(fits, repeat, fold)
+        if pool is None or (folder / DONE).is_file():
+            progress.fit(name or _title(repeat, fold), timed_fit(design, folder, repeat, fold, **options))
+        else:
+            left.append((repeat, fold))
+    if pool is not None:
+        for (repeat, fold), seconds in fits_at_once(pool, design, fits, left, **options):
+            progress.fit(name or _title(repeat, fold), seconds)
 
 
-def _controls(design: Design, folder: Path, table: pd.DataFrame, progress: Progress) -> list[Control]:
+def _title(repeat: int, fold: int) -> str:
+    return f"repeat {repeat + 1}, fold {fold + 1}"
+
+
+def _controls(
+    design: Design, folder: Path, table: pd.DataFrame, progress: Progress, pool: ProcessPoolExecutor | None
+) -> list[Control]:
     """All controls; those that need fits are made on the first repeat."""
     found = []
     with progress.timed("controls"):
@@ -221,7 +247,7 @@ def _controls(design: Design, folder: Path, table: pd.DataFrame, progress: Progr
             labels = shuffled_labels(design) if name == "shuffled_labels" else None
             overrides = SHUFFLED_FRAMES if name == "frame_order" else None
             title = f"control: {name.replace('_', ' ')}"
-            _fit_all(design, folder / name, range(1), progress, title, labels, overrides)
+            _fit_all(design, folder / name, range(1), progress, pool, title, labels=labels, overrides=overrides)
             found.append(fitted_control(name, table, pooled(design, folder / name, range(1), labels)))
         return found + simple_controls(design, table, folder, progress=progress.say)
 

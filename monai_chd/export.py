@@ -106,7 +106,7 @@ class CompiledEncoder(nn.Module):
             )
         able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self.precision = "bfloat16" if "BF16" in able else "float32"
-        self.chunk_size = encoder.chunk_size
+        self.chunk_size = encoder.frames_at_once(frame_size, frame_size)
         model.reshape([self.chunk_size, encoder.in_channels, frame_size, frame_size])  # fixed shapes run fastest
         hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "bf16" if "BF16" in able else "f32"}
         self._compiled = core.compile_model(model, "CPU", hints)

@@ -9,15 +9,20 @@ import csv
 import hashlib
 import io
 import json
+import multiprocessing
 import shutil
+import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from monai_chd.calibration import read_calibration, scale
 from monai_chd.errors import user_error
@@ -99,6 +104,62 @@ def run_fit(
     with replacing(folder / DONE) as temporary:
         temporary.write_text(json.dumps(done, indent=1) + "\n")
     return True
+
+
+def timed_fit(*args: Any, **options: Any) -> float | None:
+    """`run_fit`, and the seconds it took; None when it was done before."""
+    started = time.perf_counter()
+    return time.perf_counter() - started if run_fit(*args, **options) else None
+
+
+@contextmanager
+def fit_processes(number: int) -> Iterator[ProcessPoolExecutor | None]:
+    """Processes of one thread each for fits that run at the same time; None for one, which needs no process of its own.
+
+    When what is done with them fails or is interrupted, they are stopped at once: a fit is finished or not there at all.
+
+    Raises:
+        ValueError: a process was killed.
+    """
+    if number < 2:
+        yield None
+        return
+    pool = ProcessPoolExecutor(number, multiprocessing.get_context("spawn"), _alone)
+    try:
+        yield pool
+    except BaseException as error:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        pool.shutdown(cancel_futures=True)
+        if isinstance(error, BrokenProcessPool):
+            raise ValueError(
+                f"one of the {number} processes that ran fits was killed, most often for want of memory; run the same command "
+                f"again, it goes on from there"
+            ) from None
+        raise
+    pool.shutdown()
+
+
+def _alone() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one says what an interruption means
+    torch.set_num_threads(1)
+
+
+def fits_at_once(
+    pool: ProcessPoolExecutor, design: Design, root: Path, which: Iterable[tuple[int, int]], **options: Any
+) -> Iterator[tuple[tuple[int, int], float | None]]:
+    """Run fits in the processes of a pool; yield repeat and fold of each as it ends, and its seconds.
+
+    Args:
+        pool: of `fit_processes`.
+        design: the cross-validation.
+        root: folder of the fits.
+        which: repeat and fold of each.
+        options: see `run_fit`.
+    """
+    left = {pool.submit(timed_fit, design, fit_folder(root, *job), *job, **options): job for job in which}
+    for future in as_completed(left):
+        yield left[future], future.result()
 
 
 @contextmanager

@@ -28,7 +28,14 @@ PRECISIONS = ("float32", "bfloat16")
 MEMORY_LIMIT = 2**30
 """Bytes of features that a frozen encoder keeps at most; 1 MB a case of 200 frames for EfficientNet-Lite0."""
 
+MAP_LIMIT: Final = 20 * 2**20
+"""Bytes of one layer's output on the CPU. Of what is larger (32 MiB, or 64 MiB of all that is let go of), C's allocator gives
+the memory back to the system after each use, and getting it anew takes longer than the layer."""
+
 POOLINGS = ("last", "mean", "max", "attention")
+
+_PROBE = 64
+"""Pixels, in each direction, of the frame that shows a network's sizes."""
 
 
 class CNNLSTM(nn.Module):
@@ -152,7 +159,7 @@ class FrameEncoder(nn.Module):
         network: maps (N, C, H, W) to (N, F) or to a map (N, F, h, w), which is averaged over h and w. It is taken over:
             `norm` and `trainable` change it in place.
         in_channels: channels of a frame, C.
-        chunk_size: frames encoded at once.
+        chunk_size: frames encoded at once, at most; see `frames_at_once`.
         norm: "group" replaces every BatchNorm by a GroupNorm with the same affine weights (for training from scratch);
             "frozen" keeps BatchNorm with its statistics fixed (for pretrained weights).
         trainable: False fixes the network: no gradients for its weights, evaluation mode always, and no graph, unless
@@ -170,6 +177,7 @@ class FrameEncoder(nn.Module):
     feature_size: int
     in_channels: int
     chunk_size: int
+    map_size: float
     trainable: bool
     remembers: bool
 
@@ -196,7 +204,7 @@ class FrameEncoder(nn.Module):
         self.trainable = trainable
         if not trainable:
             self.network.requires_grad_(False)
-        self.feature_size = _feature_size(self.network, in_channels)
+        self.feature_size, self.map_size = _sizes(self.network, in_channels)
         self.train()
         self.remembers = False  # an archive that is only predicted must not fill the memory
         self._memory: dict[str, Tensor] = {}
@@ -233,6 +241,14 @@ class FrameEncoder(nn.Module):
             return self._recall(frames, num_frames)
         return self._encode(frames, real)
 
+    @torch.jit.unused
+    def frames_at_once(self, height: int, width: int, *, on_cpu: bool = True) -> int:
+        """How many frames of (height, width) are encoded at once: `chunk_size`, but fewer on the CPU when a layer's output
+        would be larger than `MAP_LIMIT`."""
+        if not on_cpu:
+            return self.chunk_size
+        return max(1, min(self.chunk_size, int(MAP_LIMIT // (4.0 * self.map_size * height * width))))
+
     def _recall(self, frames: Tensor, num_frames: Tensor) -> Tensor:
         """Encode the cases that have not been seen, take the features of the others from memory."""
         features = []
@@ -258,8 +274,11 @@ class FrameEncoder(nn.Module):
         B, T = real.shape
         positions = torch.nonzero(real)  # (N, 2)
         chunks: list[Tensor] = []
-        for start in range(0, positions.shape[0], self.chunk_size):
-            chunks.append(self._encode_chunk(frames, positions[start : start + self.chunk_size]))
+        at_once = self.chunk_size
+        if not is_scripting():
+            at_once = self.frames_at_once(frames.shape[3], frames.shape[4], on_cpu=frames.is_cpu)
+        for start in range(0, positions.shape[0], at_once):
+            chunks.append(self._encode_chunk(frames, positions[start : start + at_once]))
         features = torch.cat(chunks)  # (N, F)
         padded = features.new_zeros((B, T, self.feature_size))
         padded[positions[:, 0], positions[:, 1]] = features
@@ -575,13 +594,26 @@ def _freeze_batch_norm(network: nn.Module) -> None:
             module.eval()
 
 
-def _feature_size(network: nn.Module, in_channels: int) -> int:
-    with torch.no_grad():
-        features = network.eval()(torch.zeros(1, in_channels, 64, 64))
+def _sizes(network: nn.Module, in_channels: int) -> tuple[int, float]:
+    """Features of a frame, and numbers in the largest output of a layer for each pixel of the frame."""
+    largest = in_channels * _PROBE**2
+
+    def look(_: nn.Module, __: Any, output: Any) -> None:
+        nonlocal largest
+        if isinstance(output, Tensor):
+            largest = max(largest, output.nelement())
+
+    hooks = [module.register_forward_hook(look) for module in network.modules()]
+    try:
+        with torch.no_grad():
+            features = network.eval()(torch.zeros(1, in_channels, _PROBE, _PROBE))
+    finally:
+        for hook in hooks:
+            hook.remove()
     if not isinstance(features, Tensor) or features.dim() not in (2, 4):
         came = f"shape {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
         raise ValueError(f"expected a 2D network that returns (N, F) or (N, F, h, w), {type(network).__name__}: {came}")
-    return features.shape[1]
+    return features.shape[1], largest / _PROBE**2
 
 
 def _encoder(encoder: str | nn.Module) -> nn.Module:

@@ -169,18 +169,39 @@ def _monai_stock(path: str, size: int, length: int, offset: float) -> Callable[[
     return lambda: chain({"image": path})["image"]
 
 
-def _torchio(path: str, size: int, length: int, offset: float) -> Callable[[], Any]:
+def _torchio_package() -> Any:
     try:
-        import torchio as tio
+        import torchio
     except ImportError as error:
         raise MissingError("TorchIO is not installed (pip install 'monai_chd[bench]')") from error
+    return torchio
+
+
+def _torchio_stock(path: str, size: int, length: int, offset: float) -> Callable[[], Any]:
+    """With TorchIO's own transforms: its Resize takes single points, between slices too, instead of the even slices."""
+    tio = _torchio_package()
+    lower, upper = (edge - offset for edge in WINDOW)
+    chain = tio.Compose(
+        [
+            tio.ToOrientation("LPS"),
+            tio.Clamp(lower, upper),
+            tio.RescaleIntensity((0, 1), in_min_max=(lower, upper)),
+            tio.Resize((size, size, length)),
+        ]
+    )
+    return lambda: chain(tio.Subject(image=tio.ScalarImage(path)))["image"].data.permute(0, 3, 2, 1).contiguous()
+
+
+def _torchio_same(path: str, size: int, length: int, offset: float) -> Callable[[], Any]:
+    """With TorchIO, and PyTorch where its own transforms would not give the same frames as ours."""
+    tio = _torchio_package()
     import torch.nn.functional as F
 
     place = _geometry(path, size, length)
     lower, upper = (edge - offset for edge in WINDOW)
     margins = size - place.width, size - place.height
 
-    def resize(volume: Any) -> Any:  # TorchIO's own Resize does not average areas, so that walls would vanish
+    def resize(volume: Any) -> Any:
         shape = (place.width, place.height, volume.shape[3])
         return volume if tuple(volume.shape[1:]) == shape else F.interpolate(volume[None], shape, mode=place.mode)[0]
 
@@ -264,7 +285,8 @@ READERS: dict[str, Callable[[str, int, int, float], Callable[[], Any]]] = {
     "ours, uint8": _ours_uint8,
     "ours, float32": _ours_float32,
     "MONAI stock": _monai_stock,
-    "TorchIO": _torchio,
+    "TorchIO stock": _torchio_stock,
+    "TorchIO, our frames": _torchio_same,
     "JPG, written and read": _jpg,
     "inflater alone": _inflater,
 }
@@ -343,7 +365,7 @@ def workers_side(
             if train:
                 network(frames, torch.as_tensor(batch["num_frames"])).sum().backward()
             else:
-                for chunk in frames.split(network.encoder.chunk_size, dim=2):
+                for chunk in frames.split(network.encoder.frames_at_once(size, size), dim=2):
                     to_unit_range(chunk)
 
     folder = Path(os.environ["BENCH_WORK"], f"frames_{size}_{length}")
@@ -523,10 +545,8 @@ def _feature_files(folder: str, size: int, length: int, encoder: Any) -> Any:
 
 def head_side(paths: Sequence[str], size: int, length: int) -> Side:
     """Five folds of the LSTM head on features that are kept, with the fits of `monai-chd crossval`."""
-    import torch
-
-    from monai_chd.crossval import settings_of
-    from monai_chd.fits import fit_folder, run_fit
+    from monai_chd.crossval import processes_for, settings_of
+    from monai_chd.fits import fit_processes, fits_at_once
     from monai_chd.folds import new_design
     from monai_chd.running import configured, quietly
 
@@ -536,11 +556,10 @@ def head_side(paths: Sequence[str], size: int, length: int) -> Side:
     times = iter(range(10**6))
 
     def fits() -> str:
-        before, number = torch.get_num_threads(), next(times)
-        torch.set_num_threads(1)  # as `crossval` does
-        for fold in range(design.folds):
-            run_fit(design, fit_folder(work / f"fits_{number}", 0, fold), 0, fold)
-        torch.set_num_threads(before)
+        folder = work / f"fits_{next(times)}"
+        with fit_processes(max(2, processes_for("frozen"))) as pool:  # their start counts, as in `crossval`
+            assert pool is not None
+            list(fits_at_once(pool, design, folder, [(0, fold) for fold in range(design.folds)]))
         return f"{design.folds} folds of {len(paths)} patients, {settings['max_epochs']} epochs each"
 
     def ready() -> None:
@@ -597,7 +616,9 @@ def _differences(name: str, path: str, size: int, length: int, offset: float) ->
     yield row("the single transforms, float32", ours, _composed(path, size, length, quantize=False)(), "of the window")
     yield row("MONAI stock, float32", ours, _monai_stock(path, size, length, offset)(), "of the window")
     with contextlib.suppress(MissingError):
-        yield row("TorchIO, float32", ours, _torchio(path, size, length, offset)(), "of the window")
+        yield row("TorchIO made to give our frames", ours, _torchio_same(path, size, length, offset)(), "of the window")
+        stock = _torchio_stock(path, size, length, offset)()
+        yield row("TorchIO stock, which samples between slices", ours, stock, "of the window")
     if name == "phantom":  # what is not square, JPG stretches
         low, high = _stored_range(path)
         pictures = _jpg(path, size, length, offset)() * (high - low) + low + offset  # (1, L, X, Y), back to HU
@@ -801,14 +822,15 @@ def benches(scale: Scale, volumes: Path, *, full: bool = False) -> list[Bench]:
 def _reading(scale: Scale, path: str, tiny: str, size: int) -> Bench:
     given = {"path": path, "tiny": tiny, "size": size, "length": scale.length}
     output = f"file to (1, {scale.length}, {size}, {size})"
-    uint8, float32, monai, torchio, jpg, inflater = READERS
+    uint8, float32, monai, torchio, same, jpg, inflater = READERS
     return Bench(
         f"reading_{size}",
         f"{output}, from 512x512x{scale.slices}",
         {how: ("read", {"how": how, **given}) for how in READERS},
         (
             Row(f"{output} uint8, MONAI stock / ours", "time", uint8, monai, 9),
-            Row(f"{output} uint8, TorchIO / ours", "time", uint8, torchio, 12),
+            Row(f"{output} uint8, TorchIO stock / ours", "time", uint8, torchio, 12),
+            Row(f"{output} uint8, TorchIO made to give our frames / ours", "time", uint8, same),
             Row(f"{output} uint8, ours / the same inflater alone", "times", uint8, inflater, 1.3),
             Row(f"{output} float32, MONAI stock / ours", "time", float32, monai, 6),
             Row(f"{output} uint8, convert to JPG + read / ours", "time", uint8, jpg, 9),
@@ -826,14 +848,15 @@ def _reading(scale: Scale, path: str, tiny: str, size: int) -> Bench:
 
 def _real_scan(scale: Scale, tiny: str) -> Bench:
     given = {"path": str(REAL_SCAN), "tiny": tiny, "size": 224, "length": scale.length, "offset": 0.0}
-    uint8, float32, monai, torchio, jpg, _ = READERS
+    uint8, float32, monai, torchio, same, jpg, _ = READERS
     return Bench(
         "reading_real",
         f"a real cardiac CT ({REAL_SCAN.name}, 122x102x112) to (1, {scale.length}, 224, 224), enlarged",
         {how: ("read", {"how": how, **given}) for how in READERS},
         (
             Row("real scan uint8, MONAI stock / ours", "time", uint8, monai),
-            Row("real scan uint8, TorchIO / ours", "time", uint8, torchio),
+            Row("real scan uint8, TorchIO stock / ours", "time", uint8, torchio),
+            Row("real scan uint8, TorchIO made to give our frames / ours", "time", uint8, same),
             Row("real scan uint8, convert to JPG + read / ours", "time", uint8, jpg),
             Row("real scan float32, MONAI stock / ours", "time", float32, monai),
         ),
@@ -884,21 +907,27 @@ def _growing(scale: Scale, volumes: Path, tiny: str) -> Bench:
             Row(f"peak memory at {words} slices, largest", "peak", names, target=150),
         ),
         quick=names,
-        rounds=1,
     )
 
 
 def _workers(scale: Scale, paths: list[str], tiny: str) -> Bench:
     many, few = ([paths[index % len(paths)] for index in range(count)] for count in (16, 4))
-    kinds: dict[str, dict[str, Any]] = {
-        "reading 16 cases of the frame cache at 512": {"train": False, "cache": "frames", "paths": many, "size": 512},
-        "reading 4 cases without a cache at 512": {"train": False, "cache": "none", "paths": few, "size": 512},
-        "training the small CNN-LSTM on 4 cases of the frame cache at 224": {
-            "train": True,
-            "cache": "frames",
-            "paths": few,
-            "size": 224,
-        },
+    reading, training = {"train": False, "size": 512}, {"train": True, "size": 224}
+    kinds: dict[str, tuple[dict[str, Any], float | None]] = {
+        "reading 4 cases without a cache at 512": ({**reading, "cache": "none", "paths": few}, 1.0),
+        "reading 4 cases of the JPG cache at 512": ({**reading, "cache": "jpg", "paths": few}, 1.0),
+        "training the small CNN-LSTM on 4 cases without a cache at 224": (
+            {**training, "cache": "none", "paths": few},
+            1.0,
+        ),
+        "reading 16 cases of the frame cache at 512 (the bundle starts none)": (
+            {**reading, "cache": "frames", "paths": many},
+            None,
+        ),
+        "training the small CNN-LSTM on 4 cases of the frame cache at 224 (the bundle starts none)": (
+            {**training, "cache": "frames", "paths": few},
+            None,
+        ),
     }
     return Bench(
         "workers",
@@ -906,18 +935,12 @@ def _workers(scale: Scale, paths: list[str], tiny: str) -> Bench:
         "chunks that an encoder takes",
         {
             f"{kind}, {count} workers": ("workers", {"workers": count, "tiny": tiny, "length": scale.length, **given})
-            for kind, given in kinds.items()
+            for kind, (given, _) in kinds.items()
             for count in (0, 2)
         },
         tuple(
-            Row(
-                f"{kind}, no workers / two workers",
-                "time",
-                f"{kind}, 2 workers",
-                f"{kind}, 0 workers",
-                1.0 if given["cache"] == "frames" else None,
-            )
-            for kind, given in kinds.items()
+            Row(f"{kind}, no workers / two workers", "time", f"{kind}, 2 workers", f"{kind}, 0 workers", target)
+            for kind, (_, target) in kinds.items()
         ),
     )
 
@@ -967,7 +990,7 @@ def _resnet(scale: Scale) -> Bench:
     return Bench(
         "resnet",
         "training step of ResNet18 + LSTM at 224, 150 real of 200 frames",
-        {how: ("train", {"how": how, **given}) for how in ("bf16, channels_last", "fp32")},
+        {how: ("train", {"how": how, **given}) for how in ("bf16, channels_last", "fp32, channels_last", "fp32")},
         (
             Row(
                 "training step, ResNet18 at 224, fp32 / bf16 + channels_last",
@@ -975,6 +998,12 @@ def _resnet(scale: Scale) -> Bench:
                 "bf16, channels_last",
                 "fp32",
                 1.7,
+            ),
+            Row(
+                "training step, ResNet18 at 224, fp32 / fp32 + channels_last",
+                "time",
+                "fp32, channels_last",
+                "fp32",
             ),
         ),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import sys
@@ -138,7 +139,7 @@ def test_a_rerun_gives_the_same_bytes_and_a_stop_changes_nothing(copy, done, dat
     for name in ("predictions.csv", "report.json", "report.html"):
         (copy / name).unlink()
     words = ["crossval", str(datalist), "--out", str(copy), *WORDS, "--no-controls"]
-    real, calls = module.run_fit, []
+    real, calls = module.timed_fit, []
 
     def stop(design, folder, *rest, **options):
         calls.append(folder.name)
@@ -146,9 +147,9 @@ def test_a_rerun_gives_the_same_bytes_and_a_stop_changes_nothing(copy, done, dat
             raise KeyboardInterrupt
         return real(design, folder, *rest, **options)
 
-    monkeypatch.setattr(module, "run_fit", stop)
+    monkeypatch.setattr(module, "timed_fit", stop)
     assert main(words) == 130
-    monkeypatch.setattr(module, "run_fit", real)
+    monkeypatch.setattr(module, "timed_fit", real)
     assert calls == ["r0f0", "r0f1", "r1f0", "r1f1"] and not (copy / "predictions.csv").exists()
     capsys.readouterr()
     assert main(words) == 0
@@ -278,7 +279,20 @@ def test_progress_is_the_mean_of_the_fits_done_now(capsys):
     ]
 
 
+def test_progress_of_fits_at_the_same_time_leaves_less(capsys):
+    Progress(4, at_once=2).fit("first", 200.0)
+    assert "200 s, about 5 minutes left" in capsys.readouterr().out
+
+
 # the frozen mode
+
+
+def test_small_heads_are_fitted_at_the_same_time_and_encoders_are_not(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert (module.processes_for("frozen"), module.processes_for("end-to-end")) == (module.MOST_PROCESSES, 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert module.processes_for("frozen") == 1
 
 
 def test_the_encoder_decides_the_mode(tmp_path):

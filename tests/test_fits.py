@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +96,41 @@ def test_an_interrupted_fit_is_done_again_with_the_same_bytes(design, done, copy
     assert run_fit(design, copy / "r0f0", 0, 0)
     for name in ("evaluation/predictions.csv", "learning_curves.csv"):
         assert (copy / "r0f0" / name).read_bytes() == (done / "r0f0" / name).read_bytes()
+
+
+def test_fits_at_the_same_time_give_the_same_bytes(design, done, tmp_path):
+    with fits.fit_processes(2) as pool:
+        found = dict(fits.fits_at_once(pool, design, tmp_path, [(0, 0), (0, 1)]))
+    assert set(found) == {(0, 0), (0, 1)} and all(seconds > 0 for seconds in found.values())
+    for fold in ("r0f0", "r0f1"):
+        for name in ("evaluation/predictions.csv", "learning_curves.csv"):
+            assert (tmp_path / fold / name).read_bytes() == (done / fold / name).read_bytes()
+
+
+def test_a_mistake_in_another_process_is_told_as_in_this_one_and_ends_the_others(design, tmp_path):
+    wrong = {"pooling": "median"}
+    with (
+        pytest.raises(ValueError, match=r"^fit r0f[01]: unknown pooling 'median'.*log: "),
+        fits.fit_processes(2) as pool,
+    ):
+        list(fits.fits_at_once(pool, design, tmp_path, [(0, 0), (0, 1)], overrides=wrong))
+    assert multiprocessing.active_children() == []
+    assert not list(tmp_path.glob("*/done.json"))
+
+
+def test_a_killed_process_is_one_error_with_its_mend():
+    told = "was killed, most often for want of memory; run the same command again"
+    with pytest.raises(ValueError, match=told), fits.fit_processes(2) as pool:
+        pool.submit(_kill_itself).result()
+
+
+def _kill_itself():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_one_at_a_time_needs_no_process():
+    with fits.fit_processes(1) as pool:
+        assert pool is None
 
 
 def test_pooled_predictions_have_every_patient_once_a_repeat(design, done):

@@ -290,6 +290,22 @@ def test_a_chunk_is_read_again_only_when_training(frames: Tensor, num_frames: Te
     assert sizes == [4, 4, 4, 1]
 
 
+def test_fewer_frames_are_encoded_at_once_on_the_cpu_where_a_layer_gives_much() -> None:
+    encoder = FrameEncoder(SmallCNN(), chunk_size=8)  # its first layer gives 8 numbers a pixel
+    sizes: list[int] = []
+    encoder.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+
+    with torch.no_grad():
+        encoder(torch.zeros(1, 1, 5, 512, 512, dtype=torch.uint8), torch.tensor([5]))
+
+    assert encoder.map_size == 8
+    assert sizes == [2, 2, 1]
+    assert 2 * 8 * 512 * 512 * 4 <= networks.MAP_LIMIT < 3 * 8 * 512 * 512 * 4
+    assert encoder.frames_at_once(224, 224) == 8
+    assert encoder.frames_at_once(512, 512, on_cpu=False) == 8
+    assert encoder.frames_at_once(10_000, 10_000) == 1
+
+
 FULL_CASE = """
 import json, torch
 from pathlib import Path
