@@ -1213,7 +1213,7 @@ HOW = """Each side runs in a process of its own. It first goes through a volume 
 the memory it then has is "the interpreter". One call after that is not timed: it fills the page cache and what the side
 keeps. (A training step is warmed with two frames, and for the head only the embeddings are made.) Then the sides take turns,
 A B A B, one call each a round; only the call itself is timed. A ratio is that of the two calls of one round; the table has
-the median of the rounds ({repeats}; memory by slices and patients: 1) and, in brackets, the smallest and the largest. CPU
+the median of the rounds ({repeats}; memory by patients: 1) and, in brackets, the smallest and the largest. CPU
 seconds are user and system, of the process and its workers. Peak memory is the process's highest resident size; a row's
 memory is what that is above the interpreter, once a process. Threads wait without spinning (OMP_WAIT_POLICY=passive)."""
 
