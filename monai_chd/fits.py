@@ -124,11 +124,12 @@ def fit_processes(number: int) -> Iterator[ProcessPoolExecutor | None]:
     if number < 2:
         yield None
         return
+    others = multiprocessing.active_children()  # of a program that calls this as a library
     pool = ProcessPoolExecutor(number, multiprocessing.get_context("spawn"), _alone)
     try:
         yield pool
     except BaseException as error:
-        for process in multiprocessing.active_children():
+        for process in set(multiprocessing.active_children()) - set(others):
             process.terminate()
         pool.shutdown(cancel_futures=True)
         if isinstance(error, BrokenProcessPool):

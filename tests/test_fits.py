@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -120,8 +121,13 @@ def test_a_mistake_in_another_process_is_told_as_in_this_one_and_ends_the_others
 
 def test_a_killed_process_is_one_error_with_its_mend():
     told = "was killed, most often for want of memory; run the same command again"
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    other.start()
     with pytest.raises(ValueError, match=told), fits.fit_processes(2) as pool:
         pool.submit(_kill_itself).result()
+    assert multiprocessing.active_children() == [other]  # what is not of the fits goes on
+    other.kill()
+    other.join()
 
 
 def _kill_itself():
