@@ -8,12 +8,14 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -41,7 +43,7 @@ _NO_MATTER = ("training", "chunk_size", "map_size", "remembers", "precision")
 
 
 class _Entry(NamedTuple):
-    features: NDArray[np.float32]
+    features: NDArray[np.float32]  # (L, F), zero in the rows of padding
     notes: dict[str, Any]
 
 
@@ -125,7 +127,8 @@ class FeatureFiles:
 
     def _encoder(self) -> str:
         """The encoder's key, worked out again when its weights have been replaced, as by a checkpoint that is loaded."""
-        state = tuple((tensor.data_ptr(), tensor._version) for tensor in self._watched)
+        # mapped, since it is asked at every access: a loop over 300 tensors takes as long as to read the features
+        state = tuple(map(Tensor.data_ptr, self._watched)), tuple(map(attrgetter("_version"), self._watched))
         if self._encoder_key[0] != state:
             self._encoder_key = (state, encoder_key(self.encoder))
         return self._encoder_key[1]
@@ -136,17 +139,19 @@ class FeatureFiles:
 
     def _open(self, place: Path) -> _Entry | None:
         """A sound entry, or None; a file that was cut, damaged or is something else counts as none."""
+        width = cast(int, self.encoder.feature_size)
         try:
-            content = memoryview(place.read_bytes())
-            magic, checksum, length = _START.unpack_from(content)
-        except (OSError, struct.error):
+            with place.open("rb") as file:
+                magic, checksum, length = _START.unpack(file.read(_START.size))
+                text = file.read(length) if magic == _MAGIC and length <= os.fstat(file.fileno()).st_size else b""
+                notes = json.loads(text)
+                features = np.zeros((len(notes["frame_indices"]), width), "<f4")
+                real = features[: notes["num_frames"]]
+                # into its place at once: to read it elsewhere and copy it takes twice as long
+                whole = file.readinto(real.data.cast("B")) == real.nbytes and not file.read(1)
+        except (OSError, ValueError, KeyError, TypeError, struct.error):
             return None
-        if magic != _MAGIC or crc32(content[_START.size :]) != checksum:
-            return None
-        begin = _START.size + length
-        notes = json.loads(bytes(content[_START.size : begin]))
-        features = np.frombuffer(content, "<f4", offset=begin).reshape(notes["num_frames"], -1)
-        return _Entry(features, notes) if features.shape[1] == self.encoder.feature_size else None
+        return _Entry(features, notes) if whole and crc32(real.data.cast("B"), crc32(text)) == checksum else None
 
     def _make(self, case: Mapping[str, Any], *, wait: bool) -> bool:
         """Write a case's file unless another process has; False when one is at it and there is to be no waiting."""
@@ -238,7 +243,4 @@ def _evaluating(encoder: nn.Module) -> Iterator[None]:
 
 def _restored(case: Mapping[str, Any], entry: _Entry) -> dict[str, Any]:
     """The case with padded features (L, F) as its `image`."""
-    notes = entry.notes
-    padded = np.zeros((len(notes["frame_indices"]), entry.features.shape[1]), np.float32)
-    padded[: len(entry.features)] = entry.features
-    return restored(case, torch.from_numpy(padded), notes)
+    return restored(case, torch.from_numpy(entry.features), entry.notes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 import os
 import random
 import resource
@@ -190,13 +191,15 @@ class Calibrator:
 
 
 class Checkpoints:
-    """Saves the best model and everything needed to go on, after each epoch; restores the latter when training starts.
+    """Saves the best model, and everything needed to go on; restores the latter when training starts.
 
     `models/model.pt` is the bare state dict of the network with the best validation metric so far, tensors only, and
     `models/calibration.json` its temperature and abstention threshold from the same validation.
     `models/last.pt` holds network, optimizer, learning rate schedule, loss scale, epoch, best metric, curves and random
-    states: a training that was stopped and resumed gives the same weights as one that ran through. MONAI's
-    CheckpointSaver does not keep the random states or the best metric, and does not write under a temporary name.
+    states: a training that was stopped and resumed gives the same weights as one that ran through. It is written after an
+    epoch when the one before is `SAVE_AFTER` seconds old, and at the end: with the 300 tensors of a frozen encoder it took a
+    tenth of an epoch of its head. MONAI's CheckpointSaver does not keep the random states or the best metric, and does not
+    write under a temporary name.
 
     Put it behind LearningCurves and the LrScheduleHandler. With several processes all restore and the first one saves.
 
@@ -210,6 +213,8 @@ class Checkpoints:
         resume: go on from `last.pt`.
         calibrator: listens to the same evaluator; None: the model is not calibrated.
     """
+
+    SAVE_AFTER = 5.0
 
     def __init__(
         self,
@@ -232,12 +237,15 @@ class Checkpoints:
         self.resume = resume
         self.calibrator = calibrator
         self.best: float | None = None
+        self._saved = -math.inf
+        self._unsaved: int | None = None
 
     def attach(self, engine: Engine) -> None:
         """Listen to a trainer."""
         engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
-        engine.add_event_handler(Events.COMPLETED, self._tell)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._keep_best)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._save_now_and_then)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
 
     def _start(self, engine: Engine) -> None:
         if not self.resume:
@@ -256,10 +264,9 @@ class Checkpoints:
         _restore_rng(saved["rng"])
         logger.info(f"resumed after epoch {saved['epoch']} from {self.folder / LAST}")
 
-    def _save(self, engine: Engine) -> None:
+    def _keep_best(self, engine: Engine) -> None:
         if engine.state.rank:  # type: ignore[attr-defined]
             return
-        network = _bare(self.parts["network"]).state_dict()
         state: Any = self.evaluator.state
         score = state.metrics.get(state.key_metric_name)
         validated = state.epoch == engine.state.epoch and score is not None
@@ -268,13 +275,23 @@ class Checkpoints:
             # Stopped in between, a model without calibration is left, never one with that of another.
             (self.folder / CALIBRATION).unlink(missing_ok=True)
             with replacing(self.folder / MODEL) as temporary:
-                torch.save(network, temporary)
+                torch.save(_bare(self.parts["network"]).state_dict(), temporary)
             if self.calibrator and (calibration := self.calibrator.calibration()):
                 write_calibration(calibration, self.folder)
+
+    def _save_now_and_then(self, engine: Engine) -> None:
+        if time.monotonic() - self._saved > self.SAVE_AFTER:
+            self._save(engine)
+        else:
+            self._unsaved = engine.state.iteration
+
+    def _save(self, engine: Engine) -> None:
+        if engine.state.rank:  # type: ignore[attr-defined]
+            return
         scaler = getattr(engine, "scaler", None)  # of mixed precision
         content = {name: part.state_dict() for name, part in self.parts.items() if name != "network"}
         content |= {
-            "network": network,
+            "network": _bare(self.parts["network"]).state_dict(),
             "epoch": engine.state.epoch,
             "best": self.best,
             "history": self.curves.history,
@@ -283,8 +300,11 @@ class Checkpoints:
         }
         with replacing(self.folder / LAST) as temporary:
             torch.save(content, temporary)
+        self._saved, self._unsaved = time.monotonic(), None
 
-    def _tell(self, engine: Engine) -> None:
+    def _finish(self, engine: Engine) -> None:
+        if self._unsaved == engine.state.iteration:  # not when it ended within an epoch, from where nothing can go on
+            self._save(engine)
         if not engine.state.rank and (text := describe(read_calibration(self.folder / MODEL))):  # type: ignore[attr-defined]
             print(text)
 

@@ -211,12 +211,15 @@ class FrameEncoder(nn.Module):
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode, except for what is frozen. (A scripted copy lacks this rule: it is for inference.)"""
-        super().train(mode)
-        if not self.trainable:
+        if self.trainable:
+            super().train(mode)
+            if self.norm == "frozen":
+                _freeze_batch_norm(self.network)
+            return self
+        self.training = mode
+        self.remembers = self.__dict__.get("remembers", False) or mode
+        if any(module.training for module in self.network.modules()):  # to set 300 modules takes longer than to look
             self.network.eval()
-            self.remembers = self.__dict__.get("remembers", False) or mode
-        elif self.norm == "frozen":
-            _freeze_batch_norm(self.network)
         return self
 
     def forward(self, frames: Tensor, num_frames: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ try:
 except ImportError:  # no wheel for this platform: zlib gives the same bytes in about twice the time
     pass
 
-crc32: Callable[[Any], int] = _deflate.crc32
+crc32: Callable[..., int] = _deflate.crc32
 
 DAMAGE: tuple[type[Exception], ...] = (EOFError, OSError, zlib.error, _deflate.error)
 """What a cut or damaged file raises while it is inflated."""

@@ -266,11 +266,19 @@ def flipped_note(content):
     return content[:30] + bytes([content[30] ^ 1]) + content[31:]
 
 
+def longer(content):
+    return content + b"\0"
+
+
+def endless(content):
+    return content[:12] + b"\xff" * 8 + content[20:]
+
+
 def other_file(content):
     return struct.pack("<8sIQ", b"CHDFEAT0", 0, 2) + b"{}"
 
 
-@pytest.mark.parametrize("damage", [cut, emptied, flipped, flipped_note, other_file])
+@pytest.mark.parametrize("damage", [cut, emptied, flipped, flipped_note, longer, endless, other_file])
 def test_a_damaged_file_is_written_again(cases, folder, damage):
     encoder = frozen()
     cached = dataset(cases[:1], folder, encoder)
@@ -280,6 +288,22 @@ def test_a_damaged_file_is_written_again(cases, folder, damage):
     file.write_bytes(damage(content))
     assert torch.equal(cached[0]["image"].as_tensor(), sound)
     assert file.read_bytes() == content and encoder.network._read == 12
+
+
+@pytest.mark.parametrize("bits", [0x01, 0x10, 0xFF])
+def test_no_byte_of_a_file_can_change_unnoticed(cases, folder, bits):
+    files = dataset(cases[:1], folder, frozen())._files
+    [place] = folder.glob("*.features")
+    content = bytearray(place.read_bytes())
+    end = content.index(b"}") + 1
+    assert files._open(place) is not None
+    for index in [*range(end + 8), *range(len(content) - 8, len(content))]:
+        content[index] ^= bits
+        place.write_bytes(content)
+        assert files._open(place) is None, index
+        content[index] ^= bits
+    place.write_bytes(content)
+    assert files._open(place) is not None
 
 
 def test_writing_that_fails_leaves_nothing(cases, folder, monkeypatch):

@@ -295,6 +295,50 @@ def test_the_loss_scale_of_mixed_precision_goes_on_where_it_stopped(tmp_path):
     assert trainer.scaler.state_dict()["scale"] == 8.0
 
 
+def saved_epoch(tmp_path) -> int:
+    return torch.load(tmp_path / "models" / "last.pt", weights_only=True)["epoch"]
+
+
+@pytest.mark.usefixtures("no_picture")
+@pytest.mark.parametrize(("wait", "written"), [(3600.0, [1, 1, 1, 4]), (-1.0, [1, 2, 3, 4])])
+def test_what_is_needed_to_go_on_is_written_now_and_then_and_at_the_end(tmp_path, monkeypatch, wait, written):
+    monkeypatch.setattr(Checkpoints, "SAVE_AFTER", wait)
+    trainer, _ = engines(tmp_path, [0.1, 0.2, 0.3, 0.4], network=start_at_zero())
+    found = []
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: found.append(saved_epoch(tmp_path)))
+    trainer.run([0, 0], max_epochs=4)
+    assert [*found[:-1], saved_epoch(tmp_path)] == written
+    assert torch.load(tmp_path / "models" / "last.pt", weights_only=True)["network"]["weight"].item() == 8
+
+
+@pytest.mark.usefixtures("no_picture")
+def test_a_training_that_fails_goes_on_from_what_was_last_written_to_the_same_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(Checkpoints, "SAVE_AFTER", 3600.0)
+    scores = [0.1, 0.2, 0.3, 0.25]
+    trainer, _ = engines(tmp_path, scores, network=start_at_zero())
+
+    @trainer.on(Events.ITERATION_COMPLETED(once=7))
+    def fail():
+        raise OSError("power cut")
+
+    with pytest.raises(OSError, match="power cut"):
+        trainer.run([0, 0], max_epochs=4)
+    assert (saved_epoch(tmp_path), saved_weight(tmp_path)) == (1, 6)  # the best model is newer
+    trainer, checkpoints = engines(tmp_path, scores, resume=True)
+    trainer.run([0, 0], max_epochs=4)
+    assert (saved_epoch(tmp_path), saved_weight(tmp_path), checkpoints.best) == (4, 6, 0.3)
+
+
+@pytest.mark.usefixtures("no_picture")
+def test_a_training_that_ends_within_an_epoch_leaves_the_last_whole_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(Checkpoints, "SAVE_AFTER", 3600.0)
+    trainer, _ = engines(tmp_path, [0.1, 0.2, 0.3], network=start_at_zero())
+    trainer.add_event_handler(Events.ITERATION_COMPLETED(once=5), trainer.terminate)
+    trainer.run([0, 0], max_epochs=3)
+    assert trainer.state.epoch == 3
+    assert saved_epoch(tmp_path) == 1
+
+
 def test_learning_curves_are_the_means_of_each_epoch_and_a_picture(tmp_path):
     trainer, checkpoints = engines(tmp_path, [0.25, 0.5])
     trainer.run([0, 0, 0], max_epochs=2)
