@@ -546,7 +546,7 @@ def _feature_files(folder: str, size: int, length: int, encoder: Any) -> Any:
 def head_side(paths: Sequence[str], size: int, length: int) -> Side:
     """Five folds of the LSTM head on features that are kept, with the fits of `monai-chd crossval`."""
     from monai_chd.crossval import processes_for, settings_of
-    from monai_chd.fits import fit_processes, fits_at_once
+    from monai_chd.fits import fit_folder, fit_processes, fits_at_once, timed_fit
     from monai_chd.folds import new_design
     from monai_chd.running import configured, quietly
 
@@ -557,9 +557,13 @@ def head_side(paths: Sequence[str], size: int, length: int) -> Side:
 
     def fits() -> str:
         folder = work / f"fits_{next(times)}"
-        with fit_processes(max(2, processes_for("frozen"))) as pool:  # their start counts, as in `crossval`
-            assert pool is not None
-            list(fits_at_once(pool, design, folder, [(0, fold) for fold in range(design.folds)]))
+        left = [(0, fold) for fold in range(design.folds)]
+        with fit_processes(processes_for("frozen")) as pool:  # their start counts, as in `crossval`
+            if pool is None:
+                for job in left:
+                    timed_fit(design, fit_folder(folder, *job), *job)
+            else:
+                list(fits_at_once(pool, design, folder, left))
         return f"{design.folds} folds of {len(paths)} patients, {settings['max_epochs']} epochs each"
 
     def ready() -> None:
