@@ -38,6 +38,9 @@ STORED_OFFSET = -1024.0
 TINY = (64, 12)
 """In-plane size and slices of the volume that only warms imports."""
 
+ROUNDED_FRAMES = 16
+"""Frames that show what bfloat16 changes: emulated, it is slow."""
+
 VOLUMES_VERSION = 1
 """In the names of the volumes: to be raised when they are made in another way."""
 
@@ -600,7 +603,7 @@ def equality_side(volume: str, sizes: Sequence[int], length: int) -> Side:
         for name, path, offset in (("phantom", volume, STORED_OFFSET), ("real scan", str(REAL_SCAN), 0.0)):
             for size in sizes:
                 found += _differences(name, path, size, length, offset)
-        return found
+        return [*found, *(_rounded(volume, sizes[-1], encoder) for encoder in ("resnet18", "efficientnet_lite0"))]
 
     return Side(lambda: None, lambda: None, call)
 
@@ -631,6 +634,30 @@ def _differences(name: str, path: str, size: int, length: int, offset: float) ->
         first = _ours(path, size, length, offset, quantize=False, sampling="first")()
         real = int(first.meta["num_frames"])
         yield row("JPG, its frames brought to HU and windowed", first[:, :real], windowed[:, :real], "of the window")
+
+
+def _rounded(path: str, size: int, encoder: str) -> dict[str, Any]:
+    """What bfloat16 in the encoder changes, worked out slowly where the processor lacks it: the numbers are the same."""
+    import torch
+
+    from monai_chd.networks import CNNLSTM
+
+    torch.manual_seed(0)
+    model = CNNLSTM(encoder, encoder_precision="float32").eval()
+    frames = _ours_uint8(path, size, ROUNDED_FRAMES, STORED_OFFSET)().as_tensor()[None]
+    count = torch.tensor([ROUNDED_FRAMES])
+
+    def probabilities(precision: torch.dtype) -> Any:
+        # a frozen encoder would not follow the autocast around it, so it is applied to the network within
+        with torch.no_grad(), torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            maps = model.encoder.network(frames[0].transpose(0, 1) / 255).float()
+        features = (maps.mean((2, 3)) if maps.dim() == 4 else maps)[None]
+        with torch.no_grad():
+            return model.classifier(model.pooling(model.lstm(features, count), count)).softmax(1)
+
+    largest = float((probabilities(torch.bfloat16) - probabilities(torch.float32)).abs().max())
+    way = f"{encoder} in bfloat16 ({ROUNDED_FRAMES} frames)"
+    return {"scan": "phantom", "size": size, "ours against": way, "largest": largest, "unit": "of a probability"}
 
 
 def _stored_range(path: str) -> tuple[float, float]:
