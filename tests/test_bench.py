@@ -329,6 +329,14 @@ def test_ours_is_compared_with_its_single_transforms(scan):
     assert 0.001 < lossy < 0.6  # the right frames the right way up, and not the same
 
 
+@pytest.mark.parametrize("encoder", ["resnet18", "efficientnet_lite0"])
+def test_what_bfloat16_changes_is_small_and_not_nothing(scan, monkeypatch, encoder):
+    monkeypatch.setattr(bench, "ROUNDED_FRAMES", 3)
+    row = bench._rounded(str(scan), 64, encoder)
+    assert 0 < row["largest"] < 0.05  # 0 where both were worked out in float32
+    assert row["ours against"] == f"{encoder} in bfloat16 (3 frames)" and row["unit"] == "of a probability"
+
+
 def test_the_replaced_pipeline_writes_each_slice_and_reads_the_first_with_zeros_after(scan, tmp_path):
     folder = tmp_path / "jpg" / "1001"
     bench.jpg_convert(str(scan), folder, 32)
