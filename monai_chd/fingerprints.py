@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from monai_chd.processes import end_with_parent
 from monai_chd.reading import check_file, detect_hu_offset
 
 Floats = NDArray[np.float32]
@@ -229,6 +230,7 @@ def mapped(
 
 def _start(prepare: Callable[[], None] | None) -> None:
     """Begin a worker: one thread of BLAS, whose products are small here; several wait for each other where cores are busy."""
+    end_with_parent()
     threadpool_limits(1)
     if prepare:
         prepare()

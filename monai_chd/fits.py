@@ -31,6 +31,7 @@ from monai_chd.files import replacing, writable_folder
 from monai_chd.folds import FOLDS_FILE, Design, fit_datalist, fit_seed
 from monai_chd.labels import CLASSES
 from monai_chd.predictions import PREDICTION_COLUMNS, read_predictions, software_versions
+from monai_chd.processes import end_with_parent
 from monai_chd.running import quietly, run_bundle
 from monai_chd.settings import LAST, MODEL
 
@@ -143,6 +144,7 @@ def fit_processes(number: int) -> Iterator[ProcessPoolExecutor | None]:
 
 def _alone() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one says what an interruption means
+    end_with_parent()
     torch.set_num_threads(1)
 
 

@@ -19,7 +19,7 @@ CONFIGS = PACKAGE.parent / "bundle" / "configs"
 MODULES = {path.stem: ast.parse(path.read_text(), str(path)) for path in sorted(PACKAGE.glob("*.py"))}
 
 LAYERS = (
-    {"__init__", "labels", "errors", "files"},
+    {"__init__", "labels", "errors", "files", "processes"},
     {
         # from a download to a datalist
         "archives", "archive_members", "zip_volumes", "split_zip", "rar", "tables", "image_info", "imagechd", "rules",
