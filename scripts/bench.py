@@ -645,15 +645,14 @@ def _rounded(path: str, size: int, encoder: str) -> dict[str, Any]:
 
     torch.manual_seed(0)
     model = CNNLSTM(encoder, encoder_precision="float32").eval()
+    model.encoder.trainable = True  # a frozen encoder does not follow the autocast around it
     frames = _ours_uint8(path, size, ROUNDED_FRAMES, STORED_OFFSET)().as_tensor()[None]
     count = torch.tensor([ROUNDED_FRAMES])
 
     def probabilities(precision: torch.dtype) -> Any:
-        # a frozen encoder would not follow the autocast around it, so it is applied to the network within
-        with torch.no_grad(), torch.autocast("cpu", precision, enabled=precision != torch.float32):
-            maps = model.encoder.network(frames[0].transpose(0, 1) / 255).float()
-        features = (maps.mean((2, 3)) if maps.dim() == 4 else maps)[None]
         with torch.no_grad():
+            with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+                features = model.encoder(frames, count).float()
             return model.classifier(model.pooling(model.lstm(features, count), count)).softmax(1)
 
     largest = float((probabilities(torch.bfloat16) - probabilities(torch.float32)).abs().max())

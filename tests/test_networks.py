@@ -471,6 +471,9 @@ def test_frozen_encoder_has_no_graph_and_stays_in_evaluation(frames: Tensor, num
     for mode in (True, False, True):
         model.train(mode)
         assert not any(module.training for module in model.encoder.network.modules())
+    next(model.encoder.network.children()).train()
+    model.train()
+    assert not any(module.training for module in model.encoder.network.modules())
     assert not any(weight.requires_grad for weight in model.encoder.parameters())
     assert not model.encoder(frames, num_frames).requires_grad
     assert all(not name.startswith("encoder.") for name in gradients(model, frames, num_frames))
