@@ -59,8 +59,8 @@ def reading(name: str, balanced: Estimate, difference: Estimate | None) -> str:
         return {
             1: f"Better than chance although there is nothing to learn ({figure}): test patients leak into the training; do not "
             f"trust any figure of this report.",
-            0: f"No better than chance, as it must be ({figure}): what the model finds with the true labels does not come from "
-            f"the procedure itself.",
+            0: f"No better than chance, as it must be ({figure}): whatever the model finds with the true "
+            f"labels, if anything, does not come from the procedure itself.",
             -1: f"Worse than chance ({figure}): no leak shows, but with so few patients the folds oppose each other.",
         }[above]
     if name == "frame_order":
