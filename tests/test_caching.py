@@ -1,4 +1,5 @@
 import hashlib
+import multiprocessing
 import os
 import shutil
 from pathlib import Path
@@ -254,6 +255,28 @@ def test_frames_are_written_once_and_read_without_the_transform(cases, folder, m
     for index in range(3):
         assert_same(again[index], first[index])
     assert files_of(folder) == written
+
+
+def fill_at_the_same_time(cases, folder, barrier):
+    torch.set_num_threads(1)
+    plain = FrameDataset(cases, fused())
+    for turn in range(10):
+        barrier.wait(60)
+        kept = frames(cases, folder / str(turn))
+        for index in range(3):
+            assert_same(kept[index], plain[index])
+
+
+def test_jobs_that_fill_one_folder_at_the_same_time_do_not_disturb_each_other(cases, folder):
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(2)
+    jobs = [context.Process(target=fill_at_the_same_time, args=(cases, folder, barrier)) for _ in range(2)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join(timeout=120)
+    assert [job.exitcode for job in jobs] == [0, 0]
+    assert [len(files_of(folder / str(turn))) for turn in range(10)] == [3] * 10, "nothing temporary"
 
 
 def test_nobody_can_spoil_a_file_through_its_tensor(cases, folder):
