@@ -15,7 +15,6 @@ from typing import Any
 
 from monai_chd import __version__
 from monai_chd.errors import TRACEBACK_VARIABLE, user_error
-from monai_chd.running import bundle_folder, check_keys, run_bundle, settings_file
 
 BUNDLE_COMMANDS = ("train", "evaluate", "predict", "export", "cache", "crossval")
 """Commands that take any key of the bundle's config as --key value."""
@@ -75,14 +74,16 @@ def _split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _checked(configs: Sequence[str], words: Sequence[str], given: Sequence[str]) -> dict[str, Any]:
     """The config keys of a command line, refused when a config does not know them."""
+    from monai_chd.workflow.run import check_keys
+
     overrides = _overrides(words)
     check_keys(configs, overrides, given)
     return overrides
 
 
 def _phantom(options: argparse.Namespace) -> None:
-    from monai_chd.contact_sheet import cohort_contact_sheet
-    from monai_chd.phantom import write_cohort
+    from monai_chd.phantom.cohort import write_cohort
+    from monai_chd.report.contact_sheet import cohort_contact_sheet
 
     if options.like_imagechd:
         return _phantom_imagechd(options)
@@ -103,7 +104,7 @@ def _phantom(options: argparse.Namespace) -> None:
 
 
 def _phantom_imagechd(options: argparse.Namespace) -> None:
-    from monai_chd.phantom_imagechd import write_imagechd
+    from monai_chd.phantom.imagechd import write_imagechd
 
     if given := [f"--{name}" for name, default in PHANTOM_OPTIONS.items() if getattr(options, name) != default]:
         raise ValueError(f"{', '.join(given)}: --like-imagechd has ImageCHD's own patients and slices; leave it out")
@@ -116,9 +117,9 @@ def _phantom_imagechd(options: argparse.Namespace) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    from monai_chd.archives import unpack
-    from monai_chd.datalist import Choices, prepare
-    from monai_chd.overview import report
+    from monai_chd.archives.unpack import unpack
+    from monai_chd.cohort.datalist import Choices, prepare
+    from monai_chd.cohort.overview import report
 
     choices = Choices(
         table=options.table,
@@ -137,8 +138,8 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _audit(options: argparse.Namespace) -> int:
-    from monai_chd.audit import audit, exit_code, nothing_compared, write_audit
-    from monai_chd.audit_text import audit_text
+    from monai_chd.audit.leakage import audit, exit_code, nothing_compared, write_audit
+    from monai_chd.audit.text import audit_text
 
     result = audit(options.datalist, dataset_dir=options.dataset_dir, against=options.against)
     path = Path(options.out) if options.out else Path(options.datalist).with_name("audit.json")
@@ -150,6 +151,8 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> None:
+    from monai_chd.workflow.run import run_bundle, settings_file
+
     overrides = _checked(["train"], options.overrides, ("datalist", "output_dir"))
     # who resumes means the same settings
     settings = settings_file(options.out, {}) if overrides.get("resume") is True else []
@@ -159,6 +162,8 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    from monai_chd.workflow.run import run_bundle, settings_file
+
     overrides = _checked(["train", "evaluate"], options.overrides, ("datalist", "output_dir"))
     run_bundle(
         ["train", "evaluate", *settings_file(options.out, overrides)],
@@ -169,6 +174,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
+    from monai_chd.workflow.run import run_bundle, settings_file
+
     overrides = _checked(["inference"], options.overrides, ("dataset_dir", "output_dir"))
     run_bundle(
         ["inference", *settings_file(options.out, overrides)],
@@ -179,7 +186,7 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from monai_chd.export import export
+    from monai_chd.workflow.export import export
 
     overrides = _checked(["inference"], options.overrides, ("dataset_dir", "output_dir", "engine"))
     print(export(_absolute(options.out), _absolute(options.scans), overrides).text())
@@ -188,7 +195,8 @@ def _export(options: argparse.Namespace) -> None:
 def _cache(options: argparse.Namespace) -> None:
     from monai.bundle import ConfigParser
 
-    from monai_chd.dataset import FrameDataset
+    from monai_chd.data.dataset import FrameDataset
+    from monai_chd.workflow.run import bundle_folder
 
     overrides = _checked(["train"], options.overrides, ("datalist",))
     parser = ConfigParser()
@@ -208,8 +216,8 @@ def _cache(options: argparse.Namespace) -> None:
 
 
 def _crossval(options: argparse.Namespace) -> None:
-    from monai_chd.crossval import crossval, summary
-    from monai_chd.fits import FIT_KEYS
+    from monai_chd.crossval.fits import FIT_KEYS
+    from monai_chd.crossval.run import crossval, summary
 
     report = crossval(
         options.datalist,

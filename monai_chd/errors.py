@@ -28,7 +28,7 @@ def user_error(error: BaseException) -> Exception | None:
 def _raised_here(error: BaseException) -> bool:
     """Whether a line of this package raised it."""
     frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and os.path.dirname(frames[-1].filename) == os.path.dirname(__file__)
+    return bool(frames) and frames[-1].filename.startswith(os.path.dirname(__file__) + os.sep)
 
 
 def short_errors() -> None:

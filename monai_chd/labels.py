@@ -1,6 +1,6 @@
 """The three classes, the diagnosis flags of ImageCHD, and the rule that turns flags into a class.
 
-Owns the only list of classes in the project. What flags mean stands in data files (`data/rules`), which `rules` checks;
+Owns the only list of classes in the project. What flags mean stands in data files (`cohort/rule_files`), which `rules` checks;
 workbooks are `tables`' part.
 """
 
@@ -26,7 +26,7 @@ PAS pulmonary artery sling, DSVC double superior vena cava, CAT common arterial 
 UNDETERMINED = "undetermined"
 """What a rule says of flags that do not determine a class; no class itself."""
 
-RULES = Path(__file__).parent / "data" / "rules"
+RULES = Path(__file__).parent / "cohort" / "rule_files"
 """Folder of the rules that come with the package."""
 
 
@@ -75,7 +75,7 @@ def _strict_steps() -> tuple[Step, ...]:
 
 
 def strict_class(flags: Iterable[str]) -> str | None:
-    """Class of a patient by the strict clinical rule, `data/rules/strict.json`.
+    """Class of a patient by the strict clinical rule, `cohort/rule_files/strict.json`.
 
     ToF, TGA, CAT or PA makes a patient cyanotic whatever else is listed. Otherwise DORV and APVC leave the class
     undetermined, because they are cyanotic or not depending on what the sheet does not say (pulmonary stenosis; total or

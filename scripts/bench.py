@@ -324,7 +324,7 @@ def cache_side(how: str, paths: Sequence[str], tiny: str, size: int, length: int
 def _frame_dataset(paths: Sequence[str], size: int, length: int, folder: Path, cache: str = "frames") -> Any:
     from monai.transforms import Compose
 
-    from monai_chd.dataset import FrameDataset
+    from monai_chd.data.dataset import FrameDataset
     from monai_chd.transforms import LoadFramesd
 
     cases = [{"image": path, "label": 0, "patient": str(index)} for index, path in enumerate(paths)]
@@ -358,7 +358,7 @@ def workers_side(
     import torch
     from monai.data import DataLoader
 
-    from monai_chd.networks import CNNLSTM, to_unit_range
+    from monai_chd.networks.cnn_lstm import CNNLSTM, to_unit_range
 
     network = CNNLSTM().train()
 
@@ -432,7 +432,7 @@ def train_side(how: str, encoder: str, size: int, length: int, real: int) -> Sid
     """One training step of one case of `real` frames, padded to `length`: forward, backward, Adam."""
     import torch
 
-    from monai_chd.networks import CNNLSTM, SmallCNN
+    from monai_chd.networks.cnn_lstm import CNNLSTM, SmallCNN
 
     torch.manual_seed(0)
     replaced = how == "replaced"
@@ -491,7 +491,7 @@ def _replaced_predictor() -> Callable[[Any], list[float]]:
 def _predictor(how: str, size: int) -> Callable[[Any], list[float]]:
     import torch
 
-    from monai_chd.networks import CNNLSTM
+    from monai_chd.networks.cnn_lstm import CNNLSTM
 
     model = CNNLSTM("resnet18", encoder_precision=_precision() if how == "torch" else "float32").eval()
     if how == "OpenVINO":
@@ -507,7 +507,7 @@ def _precision() -> str:
     """What `encoder_precision` can be at best on this processor."""
     import torch
 
-    from monai_chd.networks import has_bfloat16
+    from monai_chd.networks.cnn_lstm import has_bfloat16
 
     return "bfloat16" if has_bfloat16(torch.device("cpu")) else "float32"
 
@@ -516,7 +516,7 @@ def _use_openvino(model: Any, size: int) -> None:
     absent = [name for name in ("openvino", "onnx") if importlib.util.find_spec(name) is None]
     if absent:
         raise MissingError(f"{' and '.join(absent)} not installed (pip install 'monai_chd[openvino]')")
-    from monai_chd.export import CompiledEncoder, export_onnx
+    from monai_chd.workflow.export import CompiledEncoder, export_onnx
 
     _, path = export_onnx(model, os.environ["BENCH_WORK"], size)
     model.encoder.network = CompiledEncoder(path, model.encoder, size)
@@ -524,7 +524,7 @@ def _use_openvino(model: Any, size: int) -> None:
 
 def embed_side(paths: Sequence[str], tiny: str, size: int, length: int) -> Side:
     """Scans to features on disk, with the frozen EfficientNet-Lite0."""
-    from monai_chd.networks import CNNLSTM
+    from monai_chd.networks.cnn_lstm import CNNLSTM
 
     precision = _precision()
     encoder = CNNLSTM("efficientnet_lite0", encoder_precision=precision).encoder
@@ -540,7 +540,7 @@ def embed_side(paths: Sequence[str], tiny: str, size: int, length: int) -> Side:
 def _feature_files(folder: str, size: int, length: int, encoder: Any) -> Any:
     from monai.transforms import Compose
 
-    from monai_chd.feature_cache import FeatureFiles
+    from monai_chd.data.feature_cache import FeatureFiles
     from monai_chd.transforms import LoadFramesd
 
     return FeatureFiles(folder, Compose([LoadFramesd("image", size, length, window=WINDOW)]), encoder)
@@ -548,10 +548,10 @@ def _feature_files(folder: str, size: int, length: int, encoder: Any) -> Any:
 
 def head_side(paths: Sequence[str], size: int, length: int) -> Side:
     """Five folds of the LSTM head on features that are kept, with the fits of `monai-chd crossval`."""
-    from monai_chd.crossval import processes_for, settings_of
-    from monai_chd.fits import fit_folder, fit_processes, fits_at_once, timed_fit
-    from monai_chd.folds import new_design
-    from monai_chd.running import configured, quietly
+    from monai_chd.crossval.design import new_design
+    from monai_chd.crossval.fits import fit_folder, fit_processes, fits_at_once, timed_fit
+    from monai_chd.crossval.run import processes_for, settings_of
+    from monai_chd.workflow.run import configured, quietly
 
     work = Path(os.environ["BENCH_WORK"])
     _, settings = settings_of({"frame_size": size, "sequence_length": length}, work / "head")
@@ -641,7 +641,7 @@ def _rounded(path: str, size: int, encoder: str) -> dict[str, Any]:
     """What bfloat16 in the encoder changes, worked out slowly where the processor lacks it: the numbers are the same."""
     import torch
 
-    from monai_chd.networks import CNNLSTM
+    from monai_chd.networks.cnn_lstm import CNNLSTM
 
     torch.manual_seed(0)
     model = CNNLSTM(encoder, encoder_precision="float32").eval()
@@ -681,8 +681,8 @@ def volumes_side(folder: str, slices: int, wanted: Sequence[tuple[str, int, int]
 def _make_volumes(folder: Path, slices: int, wanted: Sequence[tuple[str, int, int]], small: int) -> None:
     import numpy as np
 
-    from monai_chd.phantom import nifti, write_file
-    from monai_chd.phantom_volume import make_volume
+    from monai_chd.phantom.cohort import nifti, write_file
+    from monai_chd.phantom.volume import make_volume
 
     def base(seed: int) -> Any:
         flags = (["VSD"], ["ToF"], [], ["ASD"])[seed % 4]

@@ -24,13 +24,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from monai_chd.controls import prediction_row
-from monai_chd.evaluation import compare
-from monai_chd.folds import Design, draw_folds, new_design
+from monai_chd.crossval.controls import prediction_row
+from monai_chd.crossval.design import Design, draw_folds, new_design
 from monai_chd.labels import CLASSES
-from monai_chd.metrics import evaluate
-from monai_chd.predictions import format_estimate
-from monai_chd.running import configured
+from monai_chd.metrics.estimates import evaluate
+from monai_chd.metrics.evaluation import compare
+from monai_chd.metrics.predictions import format_estimate
+from monai_chd.workflow.run import configured
 
 FRAME_SIZE, FRAMES = 24, 12
 
@@ -109,8 +109,8 @@ def text(found: dict[str, Any]) -> str:
 
 def main(arguments: list[str]) -> None:
     """Print the demonstration on the datalist named, or on a phantom."""
-    from monai_chd.datalist import prepare
-    from monai_chd.phantom import write_cohort
+    from monai_chd.cohort.datalist import prepare
+    from monai_chd.phantom.cohort import write_cohort
 
     if arguments:
         print(text(demonstrate(arguments[0])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -9,13 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_training import SMALL
 from torch.utils.data._utils import signal_handling
 
 from monai_chd.cli import main
-from monai_chd.reading import read_volume
-
-SMALL = ["--frame_size", "24", "--sequence_length", "10"]
-"""Config overrides that make a training of the test cohort take seconds."""
+from monai_chd.nifti import read_volume
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,6 +30,16 @@ def no_handler_of_ended_children():
     Commands never do both in one process; the tests do.
     """
     signal_handling._SIGCHLD_handler_set = True
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_they_were():
+    """A run of the bundle leaves a handler on the root logger, which writes to the stream that pytest gave to that test only."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,11 @@
-"""The design holds: imports point down, every module is tested, one place knows each constant, help is quick."""
+"""The design holds: arrows between rooms are those of the table, every module is tested, one place knows each constant."""
 
 import ast
+import importlib.util
 import json
 import subprocess
 import sys
 import time
-from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -16,60 +16,37 @@ from monai_chd.labels import CLASSES
 PACKAGE = Path(monai_chd.__file__).parent
 TESTS = Path(__file__).parent
 CONFIGS = PACKAGE.parent / "bundle" / "configs"
-MODULES = {path.stem: ast.parse(path.read_text(), str(path)) for path in sorted(PACKAGE.glob("*.py"))}
 
-LAYERS = (
-    {"__init__", "labels", "errors", "files", "processes"},
-    {
-        # from a download to a datalist
-        "archives", "archive_members", "zip_volumes", "split_zip", "rar", "tables", "image_info", "imagechd", "rules",
-        "diagnoses", "cohorts", "cohort_tables", "joining", "inspection", "splits", "overview", "datalist",
-        # from a file to frames to logits
-        "reading", "streaming", "frames", "transforms", "caching", "feature_cache", "dataset", "networks", "efficientnet",
-        # leaks and confounders
-        "fingerprints", "likeness", "audit", "audit_records", "audit_text", "confounders",
-        # figures
-        "metrics", "statistics", "calibration", "out_of_fold", "curves", "evaluation", "settings", "predictions",
-        # synthetic hearts
-        "phantom", "phantom_imagechd", "phantom_anatomy", "phantom_layers", "phantom_lesions", "phantom_volume",
-    },
-    {
-        "figures", "contact_sheet", "handlers", "threads", "saliency", "export", "hosts", "running",
-        # cross-validation
-        "folds", "fits", "controls", "readings", "image_features", "worst_cases", "cv_report", "crossval",
-        # the report page
-        "markup", "charts", "checklists", "model_card", "occlusion", "report_figures", "report_html", "report_parts",
-        "report_results", "report_sections",
-    },
-    {"cli"},
-)  # fmt: skip
-"""Subjects bottom up, as in the design; a module imports from its own layer or one below, never in a circle."""
+_spec = importlib.util.spec_from_file_location("architecture", PACKAGE.parent / "scripts" / "architecture.py")
+assert _spec and _spec.loader
+architecture = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(architecture)
+
+MODULES = architecture.modules()
+
+ARROWS = {
+    "ground": (),
+    "archives": ("ground",),
+    "cohort": ("ground",),
+    "metrics": ("ground",),
+    "networks": ("ground",),
+    "transforms": ("ground",),
+    "audit": ("cohort", "ground", "metrics"),
+    "data": ("ground", "networks", "transforms"),
+    "phantom": ("cohort", "ground"),
+    "report": ("cohort", "ground", "metrics"),
+    "workflow": ("data", "ground", "metrics", "networks"),
+    "crossval": ("audit", "cohort", "ground", "metrics", "networks", "report", "transforms", "workflow"),
+    "handlers": ("ground", "metrics", "workflow"),
+    "cli": ("archives", "audit", "cohort", "crossval", "data", "ground", "phantom", "report", "workflow"),
+}
+"""Which room imports from which. A new arrow is a decision: draw it here and say why in docs/decisions when it is not plain."""
 
 LIGHT = {"labels"}
 """Modules with the standard library and numpy only."""
 
-
-def imported(tree: ast.Module) -> set[str]:
-    """Full names of all modules imported anywhere in a file; `from a import b` gives a and a.b."""
-    names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = "monai_chd" if node.level else ""
-            base = ".".join(filter(None, (base, node.module)))
-            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
-    return names
-
-
-def own_imports(tree: ast.Module) -> set[str]:
-    """Modules of the package that a module imports."""
-    parts = [name.split(".") for name in imported(tree)]
-    return {part[1] for part in parts if part[0] == "monai_chd" and len(part) > 1 and part[1] in MODULES}
-
-
-def layer(module: str) -> int:
-    return next(i for i, names in enumerate(LAYERS) if module in names)
+HEAVY = {"matplotlib", "scipy", "sklearn", "itk", "isal", "openvino", "onnx", "tqdm", "pandas", "monai", "torch", "PIL"}
+"""Third-party packages that a function may import for itself, since they take time or are not always there."""
 
 
 def literals(tree: ast.Module) -> list[object]:
@@ -95,57 +72,92 @@ def places(value: object, type_: type) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
+def imported_in_functions(tree: ast.Module) -> set[str]:
+    """Full names of all modules imported inside functions."""
+    functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    return set().union(*(architecture.imported(function) for function in functions))
+
+
 def test_the_parser_sees_the_package():
-    assert {"labels", "datalist", "cli"} <= set(MODULES)
-    assert own_imports(MODULES["datalist"]) >= {"files", "labels", "joining", "splits"}
-    assert own_imports(ast.parse("from . import cli\nfrom .labels import CLASSES\nimport monai_chd.tables as t")) == {
-        "cli", "labels", "tables",
-    }  # fmt: skip
+    assert {"labels", "cohort", "cohort.datalist", "cli"} <= set(MODULES)
+    assert architecture.own_imports(MODULES["cohort.datalist"], MODULES) >= {"files", "labels", "cohort.splits"}
+    text = "from monai_chd import cli\nfrom monai_chd.labels import CLASSES\nimport monai_chd.cohort.tables as t"
+    assert architecture.own_imports(ast.parse(text), MODULES) == {"cli", "labels", "cohort.tables"}
+    assert [architecture.room(name) for name in ("labels", "cohort", "cohort.tables", "cli")] == [
+        "ground", "cohort", "cohort", "cli",
+    ]  # fmt: skip
 
 
-def test_there_are_no_subpackages_yet():
-    assert [path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE] == []
+def test_a_circle_of_rooms_is_found():
+    with pytest.raises(ValueError, match="in a circle: a, b"):
+        architecture.floors({"a": {"b"}, "b": {"a"}, "c": set()})
 
 
-def test_every_module_has_a_layer():
-    assert set(MODULES) <= set().union(*LAYERS)
+def test_rooms_import_from_each_other_as_the_table_says_and_the_table_names_no_arrow_that_is_not_there():
+    assert {room: tuple(sorted(below)) for room, below in architecture.arrows().items()} == ARROWS
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_point_down_only(module):
-    upwards = {name for name in own_imports(MODULES[module]) if layer(name) > layer(module)}
-    assert not upwards, f"{module} imports from above: {upwards}"
+def test_the_arrows_point_down_only():
+    floors = architecture.floors({room: set(below) for room, below in ARROWS.items()})
+    assert floors[0] == ["ground"]
+    assert floors[-1] == ["cli"]
+
+
+def test_the_picture_of_the_rooms_is_that_of_the_code():
+    page = architecture.PAGE.read_text()
+    assert page == architecture.page_with(architecture.picture(), page), "run scripts/architecture.py"
 
 
 def test_no_module_imports_itself_in_a_circle():
-    below: dict[str, set[str]] = defaultdict(set)
-    for module, tree in MODULES.items():
-        below[module] |= own_imports(tree)
-    for _ in MODULES:
-        for module in MODULES:
-            below[module] |= set().union(*(below[name] for name in list(below[module])))
-    assert [module for module in MODULES if module in below[module]] == []
+    graph = {name: architecture.own_imports(tree, MODULES) - {name} for name, tree in MODULES.items() if name}
+    packages = {name.partition(".")[0] for name in graph if "." in name}
+    # a package's __init__ hands on what its modules define; that they name the package is no circle
+    graph = {name: {other for other in below if other not in packages} for name, below in graph.items()}
+    architecture.floors(graph)
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {"cli"}))
+def test_functions_import_nothing_but_heavy_parts_of_others(module):
+    roots = {name.partition(".")[0] for name in imported_in_functions(MODULES[module])}
+    assert roots <= HEAVY, f"{module} imports {roots - HEAVY} inside functions"
+
+
+@pytest.mark.parametrize("package", sorted({name.partition(".")[0] for name in MODULES if "." in name}))
+def test_an_init_hands_on_and_defines_nothing(package):
+    kinds = {type(node) for node in MODULES[package].body}
+    assert kinds <= {ast.Expr, ast.ImportFrom, ast.Assign}
+    assert all(node.targets[0].id == "__all__" for node in MODULES[package].body if isinstance(node, ast.Assign))
 
 
 @pytest.mark.parametrize("module", sorted(LIGHT))
 def test_the_lowest_subject_needs_the_standard_library_and_numpy_only(module):
-    roots = {name.split(".")[0] for name in imported(MODULES[module])}
+    roots = {name.split(".")[0] for name in architecture.imported(MODULES[module])}
     assert roots <= {*sys.stdlib_module_names, "numpy", "monai_chd"}
 
 
 def test_the_bundle_holds_no_python_and_the_package_never_imports_tests_or_scripts():
     assert list(CONFIGS.parent.rglob("*.py")) == []
     for module, tree in MODULES.items():
-        assert not {name.split(".")[0] for name in imported(tree)} & {"tests", "conftest", "scripts", "bundle"}, module
+        roots = {name.split(".")[0] for name in architecture.imported(tree)}
+        assert not roots & {"tests", "conftest", "scripts", "bundle", "benchmarks"}, module
 
 
 def test_no_module_is_a_drawer_of_odds_and_ends():
-    assert not {"utils", "util", "helpers", "helper", "common", "misc", "tools"} & set(MODULES)
+    drawers = {"utils", "util", "helpers", "helper", "common", "misc", "tools"}
+    assert not drawers & {part for name in MODULES for part in name.split(".")}
 
 
-@pytest.mark.parametrize("module", sorted(set(MODULES) - {"__init__"}))
+@pytest.mark.parametrize(
+    "module", sorted(name for name in MODULES if "." in name or architecture.room(name) in ("ground", "cli"))
+)
 def test_every_module_has_its_test_file(module):
-    assert (TESTS / f"test_{module}.py").is_file()
+    package, _, name = module.rpartition(".")
+    assert not module or (TESTS / package / f"test_{name}.py").is_file()
+
+
+def test_every_room_of_the_tests_is_a_room_of_the_package():
+    rooms = {path.parent.relative_to(TESTS).as_posix() for path in TESTS.rglob("test_*.py")} - {"."}
+    assert rooms <= set(ARROWS)
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -155,7 +167,7 @@ def test_a_class_name_is_written_once(name):
 
 @pytest.mark.parametrize("number", [512, 200])
 def test_frame_size_and_sequence_length_are_written_once_in_the_code(number):
-    assert places(number, int) == {"frames": 1}
+    assert places(number, int) == {"transforms.steps": 1}
 
 
 def test_the_transforms_defaults_are_these_constants():

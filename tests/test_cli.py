@@ -14,9 +14,10 @@ import pytest
 import torch
 from tiny_cohort import write_cohort, write_scan
 
-from monai_chd import __version__, cli, running
+from monai_chd import __version__, cli
 from monai_chd.cli import main
-from monai_chd.running import bundle_folder
+from monai_chd.workflow import run
+from monai_chd.workflow.run import bundle_folder
 
 COMMANDS = ["phantom", "prepare", "train", "evaluate", "predict", "crossval", "cache"]
 TINY = ["--frame_size", "16", "--sequence_length", "8", "--hidden_size", "8", "--batch_size", "3"]
@@ -108,7 +109,7 @@ def test_ctrl_c_exits_with_130_and_one_word(monkeypatch, capsys):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "run_bundle", interrupt)
+    monkeypatch.setattr(run, "run_bundle", interrupt)
     assert main(["train", "datalist.json", "--out", "o"]) == 130
     assert capsys.readouterr().err == "stopped\n"
 
@@ -117,7 +118,7 @@ def test_a_fault_of_the_program_is_not_dressed_up_as_a_users_mistake(monkeypatch
     def fail(*args, **kwargs):
         raise ValueError("not of the package")
 
-    monkeypatch.setattr(cli, "run_bundle", fail)
+    monkeypatch.setattr(run, "run_bundle", fail)
     with pytest.raises(ValueError, match="not of the package"):
         main(["train", "datalist.json", "--out", "o"])
 
@@ -150,7 +151,7 @@ def test_values_are_read_as_json_where_they_are_json(words, overrides):
 @pytest.mark.parametrize("position", ["before", "after", "between"])
 def test_keys_may_stand_anywhere_between_the_commands_own_words(position, monkeypatch, tmp_path):
     given = {}
-    monkeypatch.setattr(cli, "run_bundle", lambda configs, **keys: given.update(keys))
+    monkeypatch.setattr(run, "run_bundle", lambda configs, **keys: given.update(keys))
     keys = ["--hu_offset", "-1024", "--amp=false"]
     words = {
         "before": [*keys, "d.json", "--out", str(tmp_path)],
@@ -166,9 +167,9 @@ def test_keys_may_stand_anywhere_between_the_commands_own_words(position, monkey
 def test_a_cross_validation_tells_its_own_options_from_keys_of_the_config(monkeypatch):
     given = {}
     monkeypatch.setattr(
-        "monai_chd.crossval.crossval", lambda datalist, out, **rest: given.update(rest, at=(datalist, out))
+        "monai_chd.crossval.run.crossval", lambda datalist, out, **rest: given.update(rest, at=(datalist, out))
     )
-    monkeypatch.setattr("monai_chd.crossval.summary", lambda report, out: "")
+    monkeypatch.setattr("monai_chd.crossval.run.summary", lambda report, out: "")
     words = ["--quick", "d.json", "--pooling", "max", "--folds=3", "--seed", "7", "--out", "o", "--no-controls"]
     assert main(["crossval", *words, "--max_epochs", "3", "--against", "a b"]) == 0
     assert given == {
@@ -183,7 +184,7 @@ def test_a_cross_validation_tells_its_own_options_from_keys_of_the_config(monkey
 
 def test_evaluation_and_prediction_take_the_settings_beside_the_weights(monkeypatch, tmp_path, folder):
     seen = []
-    monkeypatch.setattr(cli, "run_bundle", lambda configs, **keys: seen.append(list(configs)))
+    monkeypatch.setattr(run, "run_bundle", lambda configs, **keys: seen.append(list(configs)))
     own, named = folder / "out" / "models" / "settings.json", tmp_path / "settings.json"
     out = str(folder / "out")
     assert main(["evaluate", "d", "--out", out]) == main(["predict", "s", "--out", out]) == 0
@@ -199,9 +200,9 @@ def test_a_model_that_the_bundle_ships_brings_its_settings(monkeypatch, tmp_path
     (bundle / "models").mkdir()
     for name in ("model.pt", "settings.json"):
         (bundle / "models" / name).touch()
-    monkeypatch.setattr(running, "bundle_folder", lambda: bundle)
+    monkeypatch.setattr(run, "bundle_folder", lambda: bundle)
     seen = []
-    monkeypatch.setattr(cli, "run_bundle", lambda configs, **keys: seen.append(list(configs)))
+    monkeypatch.setattr(run, "run_bundle", lambda configs, **keys: seen.append(list(configs)))
     assert main(["predict", "s", "--out", str(tmp_path / "new")]) == 0
     assert seen == [["inference", bundle / "models" / "settings.json"]]
 

@@ -9,7 +9,7 @@ from monai.transforms import Compose
 
 from monai_chd.errors import TRACEBACK_VARIABLE, short_errors, user_error
 from monai_chd.files import writable_folder
-from monai_chd.reading import read_volume
+from monai_chd.nifti import read_volume
 from monai_chd.transforms import LoadVolumed, WindowHU
 
 ROOT = Path(__file__).parents[1]

@@ -12,9 +12,9 @@ import pytest
 from tiny_cohort import write_cohort
 
 from monai_chd.cli import main
-from monai_chd.datalist import prepare
-from monai_chd.fits import run_fit
-from monai_chd.folds import new_design
+from monai_chd.cohort.datalist import prepare
+from monai_chd.crossval.design import new_design
+from monai_chd.crossval.fits import run_fit
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "leak_demonstration.py"
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")  # MONAI says so of every config

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from monai_chd.fingerprints import mapped
-from monai_chd.fits import fit_processes
+from monai_chd.audit.fingerprints import mapped
+from monai_chd.crossval.fits import fit_processes
 from monai_chd.processes import end_with_parent
 
 SPAWN = multiprocessing.get_context("spawn")

@@ -1,0 +1,1 @@
+"""From what a researcher downloaded to a folder of scans."""

@@ -1,0 +1,1 @@
+"""Leaks between the parts of a datalist, and confounders."""

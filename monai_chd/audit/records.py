@@ -1,0 +1,102 @@
+"""Reads a datalist for its audit, as far as it can be read: what `datalist.read_datalist` refuses is what an audit is for.
+
+Owns the records, the places they stand in and which ids are one patient. What is wrong between two records is `audit`'s part.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monai_chd.cohort.datalist import PARTS
+from monai_chd.labels import CLASSES
+
+
+@dataclass(frozen=True)
+class Item:
+    """One record of a datalist, as far as it can be read; `cohort` is the name of the second datalist, "" for the first."""
+
+    cohort: str
+    image: str
+    path: Path
+    patient: str
+    place: str
+    label: int | None
+    sha256: str
+    hu_offset: float | None
+    confounders: Mapping[str, Any]
+
+    @property
+    def where(self) -> str:
+        """The place, with the second datalist's name before it."""
+        return f"{self.cohort}: {self.place}" if self.cohort else self.place
+
+
+def read_records(
+    path: Path, dataset_dir: str | Path | None = None, cohort: str = ""
+) -> tuple[list[Item], list[str], list[dict[str, Any]]]:
+    """Records of a datalist, its classes, and what is wrong with single records.
+
+    Args:
+        path: of the datalist.
+        dataset_dir: folder the images are in; None: the datalist's own `root`.
+        cohort: what to call it, "" for the one that is audited.
+
+    Raises:
+        FileNotFoundError: no such datalist.
+        ValueError: not a datalist at all, or an empty one.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such datalist; make one with `monai-chd prepare COHORT --out WORK`")
+    try:
+        content = json.loads(path.read_text())
+        parts = {part: list(content.get(part, [])) for part in PARTS}
+        root = path.parent / str(content.get("root", "")) if dataset_dir is None else Path(dataset_dir)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path}: not a datalist ({error}); expected JSON with {' and '.join(PARTS)}") from error
+    if not any(parts.values()):
+        raise ValueError(f"{path}: no case in it; expected lists named {' and '.join(PARTS)}")
+    items, problems = [], []
+    for part, records in parts.items():
+        for number, record in enumerate(records):
+            image = record.get("image") if isinstance(record, dict) else None
+            if not isinstance(image, str):
+                name = f"{part} record {number}"
+                problems.append(problem(name, part, f"{name} of {path} names no image", compared=False))
+                continue
+            items.append(_item(record, part, root, cohort))
+            if not items[-1].patient:
+                text = f"{image}: no patient id, so overlap of patients cannot be seen for it"
+                problems.append(problem(image, items[-1].where, text, compared=False))
+    classes = content.get("classes")
+    return items, [str(name) for name in classes] if isinstance(classes, list) else list(CLASSES), problems
+
+
+def problem(image: str, place: str, text: str, *, compared: bool) -> dict[str, Any]:
+    """What is wrong with one record; `compared` is false where its scan or patient was not compared with the others."""
+    return {"image": image, "place": place, "problem": text, "compared": compared}
+
+
+def patient_key(patient: str) -> str:
+    """An id as compared: 07 and 7 are one patient."""
+    return str(int(patient)) if patient.isdecimal() else patient
+
+
+def _item(record: Mapping[str, Any], part: str, root: Path, cohort: str) -> Item:
+    fold, label, offset = record.get("fold"), record.get("label"), record.get("hu_offset")
+    place = "the test part" if part == "test" else "training, no fold" if fold is None else f"fold {fold}"
+    patient, confounders = record.get("patient"), record.get("confounders")
+    return Item(
+        cohort=cohort,
+        image=record["image"],
+        path=(root / record["image"]).resolve(),
+        patient="" if patient is None else str(patient).strip(),
+        place=place,
+        label=label if isinstance(label, int) else None,
+        sha256=str(record.get("sha256") or ""),
+        hu_offset=float(offset) if isinstance(offset, (int, float)) else None,
+        confounders=confounders if isinstance(confounders, dict) else {},
+    )

@@ -1,0 +1,357 @@
+"""Makes the datalist (which scan, which class, which fold) from scans and a table, once, and reads it back.
+
+The split is drawn here and nowhere else; everything downstream takes it from the file.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils.class_weight import compute_class_weight
+
+from monai_chd.cohort.diagnoses import Diagnoses, read_diagnoses
+from monai_chd.cohort.imagechd import NORMALS
+from monai_chd.cohort.imagechd_image_info import ImageSheet, find_image_info, read_image_info
+from monai_chd.cohort.inspection import add_confounders, inspect_scans
+from monai_chd.cohort.joining import Case, Cohort, find_scans, find_scans_by, join, nifti_files
+from monai_chd.cohort.layouts import CohortConfig, load_cohort
+from monai_chd.cohort.splits import check_choices, draw_split
+from monai_chd.files import replacing, writable_folder
+from monai_chd.labels import CLASSES
+
+EXCLUDED_COLUMNS = ("patient", "image", "flags", "reason")
+PARTS = ("training", "test")
+DESCRIPTIVE = ("confounders", "notes", "rule", "normal")
+"""Keys that describe and do not define the split: the same split may be written again with others."""
+
+
+def find_inputs(source: str | Path) -> list[dict[str, str]]:
+    """Cases for inference out of one file or a folder, no labels needed.
+
+    Returns:
+        [{"image": path}, …].
+    """
+    source = Path(source).resolve()
+    if not source.exists():
+        raise FileNotFoundError(f"{source}: no such file or folder; name a NIfTI file or a folder of them")
+    paths = find_scans(source) if source.is_dir() else [source]
+    others = (
+        sorted({path.name for path in nifti_files(source)} - {path.name for path in paths}) if source.is_dir() else []
+    )
+    if others:
+        print(f"left out, since their names say label map: {', '.join(others[:5])}{' …' if len(others) > 5 else ''}")
+    return [{"image": str(path)} for path in paths]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a user chooses of a datalist.
+
+    Attributes:
+        table: workbook of flags or table of classes; None: found beside the scans by `tables.find_table`.
+        cohort: cohort file, or the name of an example, for a layout that is not ImageCHD's (`cohorts`).
+        rule: name or file of the rule that turns flags into a class (`rules`); None: the cohort file's, else strict.
+        normal: what a patient without a flag needs to count as normal, one of `imagechd.NORMALS`.
+        folds: number of cross-validation folds of the training part.
+        test_fraction: share of patients held out as the test part, 0 for none.
+        seed: of the split.
+        hu_offset: HU = value + this, for every scan; None: the cohort file's, else found for each file.
+        confounders: also record the age at the scan, where ImageCHD's image-info sheet is present.
+        skip_bad: leave bad rows and scans out, listed in `excluded.csv`, instead of stopping.
+
+    Raises:
+        ValueError: folds, test fraction or seed out of range.
+    """
+
+    table: str | Path | None = None
+    cohort: str | Path | None = None
+    rule: str | Path | None = None
+    normal: str = NORMALS[0]
+    folds: int = 5
+    test_fraction: float = 0.2
+    seed: int = 42
+    hu_offset: float | None = None
+    confounders: bool = False
+    skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        check_choices(self.folds, self.test_fraction, self.seed)
+
+
+DEFAULTS = Choices()
+
+
+def prepare(
+    source: str | Path, out: str | Path, choices: Choices = DEFAULTS, *, progress: bool = False
+) -> dict[str, Any]:
+    """Turn a folder of scans and a table into `out/datalist.json` and `out/excluded.csv`.
+
+    Args:
+        source: folder with the scans, searched to the bottom.
+        out: folder to write to.
+        choices: table, layout, rule, split and what to do about faults.
+        progress: show a bar while the scans are checked.
+
+    Returns:
+        The datalist, as written.
+
+    Raises:
+        FileNotFoundError: no folder, scans, table, rule or cohort file.
+        ValueError: bad rows or scans (all listed at once), a rule or cohort file that is none, too few patients for the
+            folds, or `out` already holds another split.
+    """
+    folder, out = Path(source).resolve(), Path(out).resolve()
+    config = load_cohort(choices.cohort) if choices.cohort else None
+    owners = find_scans_by(config.id_pattern, folder) if config and config.id_pattern else {}
+    scans = list(owners) or find_scans(folder)
+    table = Path(choices.table).resolve() if choices.table else None
+    found = read_diagnoses(folder, table, config=config, rule=choices.rule, normal=choices.normal)
+    sheet = _image_sheet(folder, choices.confounders)
+    writable_folder(out)
+    joined = join(folder, scans, found.rows, owners)
+    given = choices.hu_offset
+    inspect_scans(joined, folder, config.hu_offset if config and given is None else given, progress)
+    if not choices.skip_bad:
+        _refuse_problems(joined, folder, found.name)
+    add_confounders(joined, sheet.scans, found.is_imagechd)
+    datalist = {
+        "root": Path(os.path.relpath(folder, out)).as_posix(),
+        "classes": list(CLASSES),
+        "rule": found.rule,
+        "normal": found.normal,
+        "notes": _notes(found, sheet, joined, config),
+        **_parts(joined, folder, choices, config.absent_classes if config else ()),
+    }
+    _write(datalist, joined.excluded, out)
+    return datalist
+
+
+def _refuse_problems(joined: Cohort, folder: Path, table: str) -> None:
+    """Stop at bad rows or scans, all listed at once."""
+    if joined.problems:
+        listed = "\n  ".join(joined.problems)
+        raise ValueError(
+            f"{len(joined.problems)} bad rows or scans in {folder} with {table}:\n  {listed}\n"
+            f"Mend them, or leave them out with --skip-bad (they are then listed in excluded.csv)"
+        )
+
+
+def _parts(joined: Cohort, folder: Path, choices: Choices, absent: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Records of the training and test part, by patient and path."""
+    labels = {case.patient: str(case.diagnosis.label) for case in sorted(joined.cases, key=lambda c: c.patient)}
+    assigned = draw_split(labels, choices.folds, choices.test_fraction, choices.seed, absent)
+    records: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
+    for case in sorted(joined.cases, key=lambda c: (c.patient, str(c.image))):
+        fold = assigned[case.patient]
+        records["test" if fold < 0 else "training"].append(_record(case, folder, fold, choices.confounders))
+    return records
+
+
+def _image_sheet(folder: Path, ages: bool) -> ImageSheet:
+    """ImageCHD's sheet of images, empty where there is none."""
+    path = find_image_info(folder)
+    if path is not None:
+        return read_image_info(path, ages=ages)
+    if ages:
+        raise FileNotFoundError(
+            f"{folder}: --confounders records ages, but there is no imagechd_dataset_image_info.xlsx to take them from"
+        )
+    return ImageSheet()
+
+
+def _notes(found: Diagnoses, sheet: ImageSheet, joined: Cohort, config: CohortConfig | None) -> list[str]:
+    """What is odd about the cohort as a whole."""
+    notes = [*found.notes, *sheet.notes]
+    if config and config.absent_classes:
+        notes.append(
+            f"cohort {config.name}: nobody can be {', '.join(config.absent_classes)}; it cannot train a model alone"
+        )
+    if sheet.scans and (absent := [case.patient for case in joined.cases if case.patient not in sheet.scans]):
+        notes.append(f"the sheet of images has no row for {', '.join(absent)}")
+    with_map = sum(case.has_label_map for case in joined.cases)
+    if 0 < with_map < len(joined.cases):
+        without = [case.patient for case in joined.cases if not case.has_label_map]
+        notes.append(f"no label map beside {len(without)} of {len(joined.cases)} scans: {', '.join(without)}")
+    return notes
+
+
+def _record(case: Case, folder: Path, fold: int, ages: bool) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "image": Path(os.path.relpath(case.image, folder)).as_posix(),
+        "label": CLASSES.index(str(case.diagnosis.label)),
+        "patient": case.patient,
+        "fold": fold,
+        "flags": list(case.diagnosis.flags),
+        "sha256": case.sha256,
+    }
+    if case.hu_offset is not None:
+        record["hu_offset"] = case.hu_offset
+    if fold < 0:
+        del record["fold"]
+    record["confounders"] = {
+        "slices": case.shape[2],
+        "spacing_mm": None if case.spacing_mm is None else list(case.spacing_mm),
+        "scanner": case.scanner or None,
+        "contrast": case.contrast,
+    }
+    if ages:
+        record["confounders"]["age_years"] = case.age_years
+    if case.notes:
+        record["notes"] = case.notes
+    return record
+
+
+def _split_of(datalist: Any) -> Any:
+    """A datalist without what only describes it."""
+    if isinstance(datalist, list):
+        return [_split_of(record) for record in datalist]
+    if isinstance(datalist, dict):
+        return {key: _split_of(value) for key, value in datalist.items() if key not in DESCRIPTIVE}
+    return datalist
+
+
+def _holds_another_split(path: Path, datalist: dict[str, Any]) -> bool:
+    try:
+        return bool(_split_of(json.loads(path.read_text())) != _split_of(datalist))
+    except ValueError:  # something else by that name
+        return True
+
+
+def _write(datalist: dict[str, Any], excluded: list[dict[str, str]], out: Path) -> None:
+    path = out / "datalist.json"
+    if path.exists() and _holds_another_split(path, datalist):
+        # a split drawn again after a training is how a test set leaks; so a split is never replaced
+        raise ValueError(
+            f"{path}: holds another split (other scans, table, rule, seed, folds or test part); choose another --out, or "
+            f"remove it yourself if no model was trained on it"
+        )
+    with replacing(path) as temporary, replacing(out / "excluded.csv") as beside:
+        temporary.write_text(json.dumps(datalist, indent=2) + "\n")
+        with beside.open("w", newline="") as file:
+            writer = csv.DictWriter(file, EXCLUDED_COLUMNS)
+            writer.writeheader()
+            writer.writerows(excluded)
+
+
+def read_datalist(path: str | Path) -> dict[str, Any]:
+    """Read and check a datalist file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not JSON, keys or classes not as expected, a record without its keys, a patient in two parts or folds.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such datalist; make one with `monai-chd prepare COHORT --out WORK`")
+    try:
+        datalist = json.loads(path.read_text())
+        classes, records = datalist["classes"], [(part, record) for part in PARTS for record in datalist[part]]
+        root = datalist["root"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: not a datalist ({type(error).__name__}: {error}); expected root, classes, training, test"
+        ) from error
+    if classes != list(CLASSES):
+        raise ValueError(f"{path}: expected classes {list(CLASSES)}, got {classes}")
+    if not isinstance(root, str):
+        raise ValueError(f"{path}: expected root to be the folder that images are relative to, got {root!r}")
+    for part, record in records:
+        _check_record(path, part, record)
+    repeated = [image for image, count in Counter(record["image"] for _, record in records).items() if count > 1]
+    if repeated:
+        raise ValueError(f"{path}: images that stand in it more than once: {', '.join(repeated)}")
+    places: dict[str, set[str]] = {}
+    for part, record in records:
+        place = "the test part" if part == "test" else f"fold {record['fold']}"
+        places.setdefault(str(record["patient"]), set()).add(place)
+    twice = [f"{patient} ({' and '.join(sorted(where))})" for patient, where in places.items() if len(where) > 1]
+    if twice:
+        raise ValueError(
+            f"{path}: patients in more than one place: {', '.join(twice)}; a patient belongs to one fold or part"
+        )
+    return datalist  # type: ignore[no-any-return]
+
+
+def _check_record(path: Path, part: str, record: Any) -> None:
+    """Refuse a record that lacks a key, or has a label or fold that is none."""
+    if not isinstance(record, dict):
+        raise ValueError(f"{path}: expected {part} records with image, label and patient, got {record!r}")
+    keys = {"image", "label", "patient"} | ({"fold"} if part == "training" else set())
+    if missing := keys - record.keys():
+        raise ValueError(f"{path}: {part} record {record.get('image', record)} lacks {', '.join(sorted(missing))}")
+    if not isinstance(record["image"], str):
+        raise ValueError(f"{path}: expected the path of an image, got {record['image']!r}")
+    if type(record["label"]) is not int or record["label"] not in range(len(CLASSES)):
+        raise ValueError(f"{path}: {record['image']}: label {record['label']!r}; expected 0 to {len(CLASSES) - 1}")
+    if part == "training" and (type(record["fold"]) is not int or record["fold"] < 0):
+        raise ValueError(f"{path}: {record['image']}: fold {record['fold']!r}; expected a whole number from 0")
+
+
+def dataset_dir(datalist: str | Path) -> str:
+    """Folder that image paths are relative to: the datalist's `root`, itself relative to the file."""
+    path = Path(datalist).resolve()
+    return str((path.parent / read_datalist(path)["root"]).resolve())
+
+
+def load_cases(datalist: str | Path, dataset_dir: str | Path, fold: int = 0) -> dict[str, list[dict[str, Any]]]:
+    """Cases of one fold's training and validation and of the test part, with absolute image paths.
+
+    Args:
+        datalist: file made by `prepare`.
+        dataset_dir: folder that image paths are relative to.
+        fold: the training fold that validates.
+
+    Returns:
+        {"train": […], "validate": […], "test": […]}; `label` is an index into `labels.CLASSES`, `patient` text.
+
+    Raises:
+        FileNotFoundError: no datalist, or images that are not there (all listed).
+        ValueError: no such fold, or see `read_datalist`.
+    """
+    content = read_datalist(datalist)
+    folds = sorted({record["fold"] for record in content["training"]})
+    if fold not in folds:
+        raise ValueError(f"fold: expected one of {folds} of {datalist}, got {fold!r}")
+    parts: dict[str, list[dict[str, Any]]] = {"train": [], "validate": [], "test": []}
+    missing = []
+    for part in PARTS:
+        for record in content[part]:
+            image = Path(dataset_dir, record["image"])
+            if not image.is_file():
+                missing.append(record["image"])
+            case = {**record, "image": str(image), "patient": str(record["patient"])}
+            # the sheet's flags have a length of their own in each case, which no batch can hold; nor what may be unknown
+            case["flags"] = "+".join(record.get("flags", ()))
+            for key in DESCRIPTIVE:
+                case.pop(key, None)
+            name = "test" if part == "test" else "validate" if record["fold"] == fold else "train"
+            parts[name].append(case)
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} scans of {datalist} are not in {dataset_dir}: {', '.join(missing[:5])}"
+            f"{' …' if len(missing) > 5 else ''}; give their folder with --dataset_dir"
+        )
+    return parts
+
+
+def class_weights(cases: Sequence[dict[str, Any]]) -> torch.Tensor:
+    """Weights of the classes, inverse to their counts ("balanced" of scikit-learn), shape (K,), order of `labels.CLASSES`.
+
+    Raises:
+        ValueError: a class without a case.
+    """
+    labels = [case["label"] for case in cases]
+    absent = [name for index, name in enumerate(CLASSES) if index not in labels]
+    if absent:
+        raise ValueError(f"the training part of this fold has no case of {', '.join(absent)}")
+    weights = compute_class_weight("balanced", classes=np.arange(len(CLASSES)), y=np.array(labels))
+    return torch.as_tensor(weights, dtype=torch.float32)

@@ -1,0 +1,299 @@
+"""Reads who has which diagnosis: ImageCHD's workbook of flags, or any table with an id or path column and a class column.
+
+Gives rows as they are, with what is wrong with each; joining them to scans is `datalist`'s part.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from monai_chd.cohort.rules import Rule, load_rule
+from monai_chd.labels import CLASSES, FLAGS
+
+SHEET = "classification dataset"
+IMAGE_INFO = "image_info.xlsx"
+"""End of the name of ImageCHD's other workbook, in lower case."""
+ID_COLUMNS = ("patient", "patient_id", "id", "index", "idx", "subject", "subject_id", "case", "case_id")
+PATH_COLUMNS = ("image", "path", "file", "filename", "image_path")
+CLASS_COLUMNS = ("class", "label", "diagnosis", "group", "category")
+TABLE_SUFFIXES = (".csv", ".xlsx")
+DELIMITERS = (",", ";", "\t")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One row of a table.
+
+    Attributes:
+        row: its number as a spreadsheet shows it (the header is row 1).
+        patient: id as text, "" when the row names an image instead.
+        image: path as written, "" when the row names a patient.
+        label: one of `CLASSES`, or None when the flags do not determine it (see `reason`) or the row is bad (see `problem`).
+        flags: diagnosis flags present, in the order of `labels.FLAGS`.
+        reason: why a sound row has no class.
+        problem: what is wrong with the row, "" when nothing is.
+        source: the file that the row stands for, when the table is made of many files.
+    """
+
+    row: int
+    patient: str = ""
+    image: str = ""
+    label: str | None = None
+    flags: tuple[str, ...] = ()
+    reason: str = ""
+    problem: str = ""
+    source: str = ""
+
+    @property
+    def where(self) -> str:
+        """What to call the row in a message."""
+        return self.source or f"row {self.row}"
+
+
+@dataclass
+class Table:
+    """All rows of a table.
+
+    Attributes:
+        rows: in the order of the file.
+        notes: what a person should know of how it was read.
+        has_flags: whether classes come from diagnosis flags by a rule; else they stand in the table.
+    """
+
+    rows: list[Diagnosis]
+    notes: list[str] = field(default_factory=list)
+    has_flags: bool = False
+
+    def flags(self) -> dict[str, tuple[str, ...]]:
+        """Flags of each patient whose row is sound."""
+        return {row.patient: row.flags for row in self.rows if row.patient and not row.problem}
+
+
+def is_shadow(path: Path) -> bool:
+    """Whether a file is hidden: an AppleDouble shadow (`._name`), or what Excel leaves beside an open workbook."""
+    return path.name.startswith((".", "~$"))
+
+
+def find_table(folder: Path) -> Path:
+    """The table of a cohort folder: ImageCHD's `*dataset_info.xlsx`, else its only .csv or .xlsx.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: several could be meant.
+    """
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix.lower() in TABLE_SUFFIXES and not is_shadow(path)
+    ]
+    named = [path for path in files if path.name.lower().endswith("dataset_info.xlsx")]
+    candidates = named or [
+        path for path in files if not path.name.lower().endswith(IMAGE_INFO) and not path.name.startswith("phantom_")
+    ]
+    if not candidates:
+        raise FileNotFoundError(
+            f"{folder}: no table of diagnoses found; expected imageCHD_dataset_info.xlsx in it, or name a .csv or .xlsx "
+            f"with --table FILE"
+        )
+    if len(candidates) > 1:
+        listed = ", ".join(str(path.relative_to(folder)) for path in candidates)
+        raise ValueError(f"{folder}: several tables could be meant ({listed}); name one with --table FILE")
+    return candidates[0]
+
+
+def read_table(path: Path) -> list[Diagnosis]:
+    """Rows of a table of either kind, classed by the default rule; see `load_table`."""
+    return load_table(path).rows
+
+
+def load_table(path: Path, rule: Rule | None = None) -> Table:
+    """Read a table of either kind; two or more known flag columns make it a workbook of flags.
+
+    Args:
+        path: .csv or .xlsx.
+        rule: turns flags into a class; None: the default rule.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a table, empty, or without the columns needed.
+    """
+    frame, sheets = read_cells(path)
+    columns = named_columns(frame)
+    flag_columns = {flag: columns[flag.lower()] for flag in FLAGS if flag.lower() in columns}
+    if len(flag_columns) >= 2:
+        rows = _flag_rows(path, frame, columns, flag_columns, rule or load_rule())
+        known = {*flag_columns.values(), *(columns[name] for name in (*ID_COLUMNS, *PATH_COLUMNS) if name in columns)}
+        table = Table(rows, extra_flags(frame, known, rows), has_flags=True)
+        if sheets and SHEET not in (name.strip().lower() for name in sheets):
+            table.notes.append(f"{path.name}: no sheet is named {SHEET!r}; read the first one, {sheets[0]!r}")
+    else:
+        table = Table(_class_rows(path, frame, columns))
+    if not table.rows:
+        raise ValueError(f"{path}: the table has a header but no rows")
+    return table
+
+
+def named_columns(frame: pd.DataFrame) -> dict[str, str]:
+    """Columns by their names in lower case without spaces around them; nameless ones left out."""
+    return {str(name).strip().lower(): name for name in frame.columns if not str(name).startswith("Unnamed:")}
+
+
+def extra_flags(frame: pd.DataFrame, known: set[str], rows: Sequence[Diagnosis]) -> list[str]:
+    """Warn of columns that look like flags nobody asked for: all cells 1, 0 or blank, and some 1.
+
+    Args:
+        frame: cells.
+        known: names of columns that are read.
+        rows: what was read from them.
+    """
+    unflagged = {row.row: row.patient for row in rows if not row.flags and not row.problem}
+    notes = []
+    for name in set(named_columns(frame).values()) - known:
+        states = [flag_state(cell) for cell in frame[name]]
+        if None in states or True not in states:
+            continue
+        alone = [unflagged[row] for row, state in enumerate(states, start=2) if state and row in unflagged]
+        who = f"; {', '.join(alone)} have no other and count as without a diagnosis" if alone else ""
+        notes.append(
+            f"column {str(name).strip()} looks like a diagnosis flag that is not known and was not read{who}. Rename it to "
+            f"one of {', '.join(FLAGS)}, or say what it means in a --cohort file"
+        )
+    return sorted(notes)
+
+
+def read_cells(path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """All cells as text or numbers, as they are (CSV as text, so that an id 007 stays 007), and the names of the sheets.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a table, or the sheet of images instead of the one of diagnoses.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such table")
+    suffix = path.suffix.lower()
+    if suffix not in TABLE_SUFFIXES:
+        raise ValueError(f"{path}: expected a .csv or .xlsx table")
+    if path.name.lower().endswith(IMAGE_INFO):
+        # its cells hold birth dates, which no message about missing columns may show
+        raise ValueError(f"{path}: this sheet tells of images, not of diagnoses; expected imageCHD_dataset_info.xlsx")
+    try:
+        if suffix == ".csv":
+            return _read_csv(path), []
+        with pd.ExcelFile(path, engine="openpyxl") as book:
+            sheets = list(map(str, book.sheet_names))
+            names = [name for name in sheets if name.strip().lower() == SHEET]
+            return pd.read_excel(book, sheet_name=names[0] if names else 0, dtype=object, keep_default_na=False), sheets
+    except Exception as error:  # the parsers raise a dozen types for a damaged file
+        raise ValueError(f"{path}: cannot be read as a table ({error}); save it again as .xlsx or .csv") from error
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    with path.open(encoding="utf-8-sig") as file:
+        header = file.readline()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header would shift or lose cells
+        return pd.read_csv(
+            path,
+            sep=max(DELIMITERS, key=header.count),
+            dtype=str,
+            encoding="utf-8-sig",
+            skipinitialspace=True,
+            index_col=False,
+            keep_default_na=False,  # a patient "NA" is not missing, a flag "n/a" not absent
+        )
+
+
+def text_of(cell: object) -> str:
+    """A cell as text; 1001.0 becomes 1001."""
+    if cell is None or (isinstance(cell, float) and cell != cell):
+        return ""
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    return str(cell).strip()
+
+
+def flag_state(cell: object) -> bool | None:
+    """Whether a flag cell says present; None when it says neither."""
+    text = text_of(cell).lower()
+    if text in ("1", "1.0", "true"):
+        return True
+    return False if text in ("", "0", "0.0", "false") else None
+
+
+def _flag_rows(
+    path: Path, frame: pd.DataFrame, columns: dict[str, str], flag_columns: dict[str, str], rule: Rule
+) -> list[Diagnosis]:
+    known = [name for name in ID_COLUMNS if name in columns]
+    if not known:
+        raise ValueError(
+            f"{path}: no id column; expected one named 'index' (or {', '.join(ID_COLUMNS[:4])}), got "
+            f"{', '.join(map(str, frame.columns))}"
+        )
+    id_column = columns["index"] if "index" in columns else columns[known[0]]
+    if missing := [flag for flag in FLAGS if flag not in flag_columns]:
+        # without its column a flag is absent from every patient, which can turn a cyanotic one into a normal one
+        raise ValueError(
+            f"{path}: no column for {', '.join(missing)}; expected all of {', '.join(FLAGS)} (blank where nobody has it), got "
+            f"{', '.join(map(str, frame.columns))}"
+        )
+    rows = []
+    for number, (_, cells) in enumerate(frame.iterrows(), start=2):
+        patient = patient_id(text_of(cells[id_column]))
+        states = {flag: flag_state(cells[column]) for flag, column in flag_columns.items()}
+        present = tuple(flag for flag, state in states.items() if state)
+        unreadable = [flag for flag, state in states.items() if state is None]
+        if not patient and not present and not unreadable:
+            continue  # an empty line below the table
+        if not patient:
+            rows.append(Diagnosis(number, flags=present, problem="the id is empty"))
+        elif unreadable:
+            cell = ", ".join(f"{flag} is {text_of(cells[flag_columns[flag]])!r}" for flag in unreadable)
+            rows.append(Diagnosis(number, patient, problem=f"{cell}; expected 1, 0 or blank"))
+        else:
+            label, reason = rule.verdict(patient, present)
+            rows.append(Diagnosis(number, patient, label=label, flags=present, reason=reason))
+    return rows
+
+
+def patient_id(text: str) -> str:
+    """ImageCHD ids are bare numbers; `ct_1001` and `ct_1001_image.nii.gz` mean 1001."""
+    match = re.fullmatch(r"ct_(\d+)(_image)?(\.nii(\.gz)?)?", text, flags=re.IGNORECASE)
+    return match.group(1) if match else text
+
+
+def class_name(text: str) -> str | None:
+    """The class meant by a word: case, spaces, hyphens and underscores do not matter."""
+    plain = re.sub(r"[\s_-]+", "", text).lower()
+    return next((name for name in CLASSES if re.sub(r"-", "", name).lower() == plain), None)
+
+
+def _class_rows(path: Path, frame: pd.DataFrame, columns: dict[str, str]) -> list[Diagnosis]:
+    id_column = next((columns[name] for name in ID_COLUMNS if name in columns), None)
+    path_column = next((columns[name] for name in PATH_COLUMNS if name in columns), None)
+    class_column = next((columns[name] for name in CLASS_COLUMNS if name in columns), None)
+    if class_column is None or (id_column is None and path_column is None):
+        raise ValueError(
+            f"{path}: expected either ImageCHD's columns (index, {', '.join(FLAGS[:3])}, …), or an id column (one of "
+            f"{', '.join(ID_COLUMNS[:4])}) or path column (one of {', '.join(PATH_COLUMNS[:3])}) together with a class "
+            f"column (one of {', '.join(CLASS_COLUMNS[:3])}); got {', '.join(map(str, frame.columns))}"
+        )
+    rows = []
+    for number, (_, cells) in enumerate(frame.iterrows(), start=2):
+        patient = "" if id_column is None else patient_id(text_of(cells[id_column]))
+        image = "" if path_column is None else text_of(cells[path_column])
+        written = text_of(cells[class_column])
+        if not (patient or image or written):
+            continue
+        label, problem = class_name(written), ""
+        if not (patient or image):
+            problem = "neither id nor path"
+        elif label is None:
+            problem = f"class {written!r}; expected one of {', '.join(CLASSES)}"
+        rows.append(Diagnosis(number, patient, image, label, problem=problem))
+    return rows

@@ -1,0 +1,1 @@
+"""Repeated cross-validation: design, fits, controls, and the content of its report."""

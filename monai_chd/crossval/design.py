@@ -1,0 +1,352 @@
+"""The folds of a cross-validation: drawn once by patient, kept in `folds.json` with the hashes of all files, and checked after.
+
+Knows patients, classes and files; what is trained on them is `fits`' part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold
+
+from monai_chd.cohort.datalist import PARTS, dataset_dir, read_datalist
+from monai_chd.cohort.splits import check_choices
+from monai_chd.files import replacing, writable_folder
+from monai_chd.labels import CLASSES
+from monai_chd.metrics.predictions import software_versions
+
+FOLDS_FILE = "folds.json"
+INNER_SHARE = 0.2
+"""Share of the patients outside the outer fold that choose the epoch, the temperature and the abstention threshold."""
+
+LOCAL_KEYS = ("dataset_dir", "cache_dir", "cache_limit", "num_workers")
+"""Config keys that change no result."""
+
+SHOWN = 5
+"""Files named in a message."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """A cross-validation: its patients, their folds and what is trained.
+
+    Attributes:
+        datalist: the file the patients come from.
+        root: folder that image paths are relative to.
+        records: all records of training and test part, sorted by patient and image; without `fold`.
+        sha256: of each image.
+        seed, folds, repeats: of the folds; repeat r is drawn with `seed` + r.
+        assignment: outer fold of each patient in each repeat.
+        settings: config keys of the fits that are not the config's defaults.
+        local: config keys that change no result, such as folders; a cross-validation may go on with others.
+    """
+
+    datalist: Path
+    root: Path
+    records: tuple[Mapping[str, Any], ...]
+    sha256: Mapping[str, str]
+    seed: int
+    folds: int
+    repeats: int
+    assignment: Mapping[str, Sequence[int]]
+    settings: Mapping[str, Any]
+    local: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """Class index of each patient, in the order of their ids."""
+        return {str(record["patient"]): int(record["label"]) for record in self.records}
+
+    def content(self) -> dict[str, Any]:
+        """What defines it, as `folds.json` holds it: everything but where the files are."""
+        return {
+            "seed": self.seed,
+            "folds": self.folds,
+            "repeats": self.repeats,
+            "inner_share": INNER_SHARE,
+            "settings": dict(self.settings),
+            "labels": {patient: CLASSES[label] for patient, label in self.labels.items()},
+            "assignment": {patient: list(folds) for patient, folds in self.assignment.items()},
+            "sha256": dict(self.sha256),
+        }
+
+    def class_by_fold(self) -> dict[str, list[list[int]]]:
+        """Patients of each class in each fold of each repeat."""
+        counts = Counter((r, f, self.labels[p]) for p, folds in self.assignment.items() for r, f in enumerate(folds))
+        return {
+            name: [[counts[r, f, k] for f in range(self.folds)] for r in range(self.repeats)]
+            for k, name in enumerate(CLASSES)
+        }
+
+
+def new_design(
+    datalist: str | Path,
+    *,
+    folds: int = 5,
+    repeats: int = 5,
+    seed: int = 42,
+    settings: Mapping[str, Any] | None = None,
+) -> Design:
+    """Draw the folds of all patients of a datalist, those of its held-out part among them.
+
+    Args:
+        datalist: file made by `prepare`.
+        folds: outer folds of a repeat.
+        repeats: how often they are drawn.
+        seed: of the first repeat; the next has the next number.
+        settings: config keys of the fits; those of `LOCAL_KEYS` change no result.
+
+    Raises:
+        FileNotFoundError: no datalist, or images that are not there.
+        ValueError: a choice out of range, no datalist, a patient of two classes, a class without patients or with too few,
+            or files that changed since the datalist was made.
+    """
+    check_choices(folds, 0, seed)
+    if repeats < 1:
+        raise ValueError(f"repeats: expected 1 or more, got {repeats}")
+    path = Path(datalist).resolve()
+    given = dict(settings or {})
+    local = {key: given.pop(key) for key in LOCAL_KEYS if key in given}
+    content, root = read_datalist(path), Path(local.get("dataset_dir") or dataset_dir(path)).resolve()
+    records = [{k: v for k, v in record.items() if k != "fold"} for part in PARTS for record in content[part]]
+    records = [{**record, "patient": str(record["patient"])} for record in records]
+    records.sort(key=lambda record: (record["patient"], record["image"]))
+    labels = _labels(path, records)
+    assignment = draw_folds(labels, folds, repeats, seed)
+    return Design(
+        datalist=path,
+        root=root,
+        records=tuple(records),
+        sha256=_hashes(path, root, records),
+        seed=seed,
+        folds=folds,
+        repeats=repeats,
+        assignment=assignment,
+        settings=given,
+        local=local,
+    )
+
+
+def _labels(path: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Class of each patient; refuses one with two."""
+    found: dict[str, set[int]] = {}
+    for record in records:
+        found.setdefault(record["patient"], set()).add(record["label"])
+    two = [patient for patient, labels in found.items() if len(labels) > 1]
+    if two:
+        raise ValueError(
+            f"{path}: patients whose scans have different classes: {', '.join(two[:SHOWN])}; mend the table"
+        )
+    return {patient: labels.pop() for patient, labels in found.items()}
+
+
+def draw_folds(labels: Mapping[str, int], folds: int, repeats: int, seed: int) -> dict[str, list[int]]:
+    """Outer fold of every patient in each repeat, stratified by class.
+
+    Args:
+        labels: class index of each patient.
+        folds: folds of a repeat.
+        repeats: number of draws.
+        seed: of the first.
+
+    Raises:
+        ValueError: no patient of a class, or fewer than the folds and the inner split need.
+    """
+    counts = Counter(labels.values())
+    absent = [name for k, name in enumerate(CLASSES) if not counts[k]]
+    if absent:
+        present = ", ".join(f"{name} {counts[k]}" for k, name in enumerate(CLASSES) if counts[k]) or "none"
+        raise ValueError(
+            f"cross-validation needs patients of {', '.join(CLASSES)}; came {present}, nobody of {', '.join(absent)}"
+        )
+    # outside its outer fold a class needs two: one to train on, one for the inner split
+    needed = max(folds, next(n for n in range(2, 9) if n - -(-n // folds) >= 2))
+    short = [f"{name} has {counts[k]}" for k, name in enumerate(CLASSES) if counts[k] < needed]
+    if short:
+        raise ValueError(
+            f"too few patients for {folds} folds: every class needs at least {needed} ({folds} folds x {len(CLASSES)} "
+            f"classes), but {', '.join(short)}; choose fewer --folds, or a rule that joins more patients"
+        )
+    patients = sorted(labels)
+    classes = np.array([labels[patient] for patient in patients])
+    assignment: dict[str, list[int]] = {patient: [] for patient in patients}
+    for repeat in range(repeats):
+        splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed + repeat)
+        for fold, (_, chosen) in enumerate(splitter.split(classes, classes, groups=np.array(patients))):
+            for index in chosen:
+                assignment[patients[index]].append(fold)
+    return assignment
+
+
+def inner_part(labels: Mapping[str, int], seed: int, share: float = INNER_SHARE) -> set[str]:
+    """Patients of the inner split, which chooses the epoch, the temperature and the threshold.
+
+    Args:
+        labels: class index of the patients outside the outer fold, two or more of a class.
+        seed: of the draw.
+        share: of each class, at least one patient and never all.
+    """
+    rng = np.random.default_rng(seed)
+    chosen: set[str] = set()
+    for label in sorted(set(labels.values())):
+        own = sorted(patient for patient, value in labels.items() if value == label)
+        count = min(max(1, round(share * len(own))), len(own) - 1)
+        chosen |= {own[i] for i in rng.permutation(len(own))[:count]}
+    return chosen
+
+
+def fit_seed(design: Design, repeat: int, fold: int) -> int:
+    """Seed of one fit: no two fits of a cross-validation share it."""
+    return design.seed + repeat * design.folds + fold
+
+
+def fit_datalist(
+    design: Design, repeat: int, fold: int, folder: Path, labels: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """The datalist of one fit: the outer fold is its test part, fold 0 of the training is the inner split, fold 1 the rest.
+
+    Args:
+        design: the cross-validation.
+        repeat, fold: which.
+        folder: where it will lie; its root is relative to it.
+        labels: other labels than the patients' own, for a control.
+    """
+    labels = design.labels if labels is None else labels
+    rest = {patient: labels[patient] for patient, folds in design.assignment.items() if folds[repeat] != fold}
+    inner = inner_part(rest, fit_seed(design, repeat, fold))
+    parts: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
+    for record in design.records:
+        patient = record["patient"]
+        own = {**record, "label": labels[patient], "sha256": design.sha256[record["image"]]}
+        if patient in rest:
+            parts["training"].append({**own, "fold": 0 if patient in inner else 1})
+        else:
+            parts["test"].append(own)
+    return {"root": Path(os.path.relpath(design.root, folder)).as_posix(), "classes": list(CLASSES), **parts}
+
+
+def _hashes(path: Path, root: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """sha256 of every image; refuses missing ones and those that are not what the datalist was made from."""
+    missing = [record["image"] for record in records if not Path(root, record["image"]).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} scans of {path} are not in {root}: {_listed(missing)}; give their folder with --dataset_dir"
+        )
+    hashes: dict[str, str] = {}
+    for record in records:
+        with Path(root, record["image"]).open("rb") as file:
+            hashes[record["image"]] = hashlib.file_digest(file, "sha256").hexdigest()
+    changed = [r["image"] for r in records if r.get("sha256") not in (None, hashes[r["image"]])]
+    if changed:
+        raise ValueError(
+            f"{path}: {len(changed)} files have changed since the datalist was made: {_listed(changed)}; prepare again"
+        )
+    return hashes
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (" …" if len(names) > SHOWN else "")
+
+
+def save_or_check(design: Design, folder: str | Path) -> None:
+    """Write `folds.json`, or hold the design against the one that is there: a cross-validation goes on only as it began.
+
+    Raises:
+        ValueError: the folder belongs to another cross-validation, or files changed since its folds were made.
+    """
+    path = writable_folder(folder) / FOLDS_FILE
+    if path.is_file():
+        _check_same(path, read_folds(path), design.content())
+        return
+    content = {
+        "datalist": Path(os.path.relpath(design.datalist, path.parent.resolve())).as_posix(),
+        **design.content(),
+        "versions": software_versions(),
+    }
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def read_folds(path: str | Path) -> dict[str, Any]:
+    """Read a `folds.json`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not one.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no cross-validation there; make one with `monai-chd crossval`")
+    try:
+        content = json.loads(path.read_text())
+        if missing := {"sha256", "assignment", "labels", "settings", "seed", "folds", "repeats"} - content.keys():
+            raise KeyError(", ".join(sorted(missing)))
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: not the folds of a cross-validation ({error}); choose another --out") from error
+    return content  # type: ignore[no-any-return]
+
+
+def _check_same(path: Path, saved: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Refuse another cross-validation than the one that was begun; `asked` is what `Design.content` gives."""
+    asked = json.loads(json.dumps(asked))  # tuples become lists, as in the file
+    begun = f"{path} was made"
+    if set(saved["sha256"]) != set(asked["sha256"]) or set(saved["labels"]) != set(asked["labels"]):
+        raise ValueError(f"{begun} for another datalist (other scans or patients); choose another --out")
+    changed = [image for image, digest in saved["sha256"].items() if asked["sha256"][image] != digest]
+    if changed:
+        raise ValueError(
+            f"{len(changed)} files have changed since the folds in {path} were made: {_listed(changed)}; put the old files "
+            f"back, or start again with another --out"
+        )
+    relabelled = [patient for patient, label in saved["labels"].items() if asked["labels"][patient] != label]
+    if relabelled:
+        raise ValueError(f"{begun} with other classes of {_listed(relabelled)}; choose another --out")
+    differ = [
+        f"{key} {saved.get(key)!r} (asked: {asked[key]!r})"
+        for key in ("seed", "folds", "repeats", "inner_share")
+        if saved.get(key) != asked[key]
+    ]
+    keys = sorted({*saved["settings"], *asked["settings"]})
+    differ += [
+        f"{key} {_value(saved, key)} (asked: {_value(asked, key)})"
+        for key in keys
+        if _value(saved, key) != _value(asked, key)
+    ]
+    if differ:
+        raise ValueError(f"{begun} with {', '.join(differ)}; ask for the same to go on, or choose another --out")
+    if saved["assignment"] != asked["assignment"]:
+        raise ValueError(f"{begun} with folds that this version draws otherwise; choose another --out")
+
+
+def _value(content: Mapping[str, Any], key: str) -> str:
+    return repr(content["settings"][key]) if key in content["settings"] else "as in the config"
+
+
+def check_comparable(design: Design, other: str | Path) -> None:
+    """Refuse to compare two cross-validations that are not of the same patients in the same folds.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_folds`; or patients, files, classes or folds differ.
+    """
+    path = Path(other) / FOLDS_FILE
+    saved, own = read_folds(path), design.content()
+    for key, what in (
+        ("labels", "patients or classes"),
+        ("sha256", "files"),
+        ("folds", "number of folds"),
+        ("repeats", "number of repeats"),
+        ("assignment", "folds (another --seed?)"),
+    ):
+        if saved[key] != own[key]:
+            raise ValueError(
+                f"{path} has other {what}, so its predictions cannot be paired with these; run `monai-chd crossval` there "
+                f"on the same datalist with the same --folds, --repeats and --seed"
+            )

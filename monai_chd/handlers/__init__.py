@@ -1,0 +1,1 @@
+"""Ignite handlers for what MONAI's do not do."""

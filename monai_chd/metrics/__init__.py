@@ -1,0 +1,1 @@
+"""From predictions to figures with intervals; nothing of a study's files."""

@@ -1,0 +1,160 @@
+"""Curves of out-of-fold predictions, each the mean over repeats: ROC, precision-recall, reliability, risk-coverage.
+
+Draws nothing; that is the report's part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from monai_chd.labels import CLASSES
+from monai_chd.metrics.estimates import Estimate, Evaluation
+from monai_chd.metrics.formulas import reliability_bins, risk_coverage, wilson_interval
+from monai_chd.metrics.out_of_fold import Cases, figure_estimate
+
+PUBLISHED_COVERAGE, PUBLISHED_RISK = 0.884, 0.18
+PUBLISHED = (
+    "The ImageCHD baseline (MICCAI 2020) was right in 82.0% at 88.4% coverage, but at another task: 16 diagnoses from "
+    "segmented hearts. The point is a landmark, not a competitor."
+)
+
+
+class Bin(TypedDict):
+    """A bin of equal mass of the reliability diagram; the interval is Wilson's with `n` patients."""
+
+    confidence: float
+    accuracy: float
+    n: int
+    low: float
+    high: float
+
+
+class Reliability(TypedDict):
+    """Reliability of the top class, and the figures that calibration changes."""
+
+    bins: list[Bin]
+    ece: Estimate
+    log_loss: Estimate
+    brier: Estimate
+
+
+class BeforeAfter(TypedDict):
+    """Before and after the temperature; `before` is None when the table has no raw probabilities."""
+
+    before: Reliability | None
+    after: Reliability
+
+
+class RiskCoverage(TypedDict):
+    """Share wrong among the most confident patients, by their share; areas are better when smaller.
+
+    `published` has coverage, risk and a sentence.
+    """
+
+    coverage: list[float]
+    risk: list[float]
+    aurc: Estimate
+    augrc: Estimate
+    published: dict[str, Any]
+
+
+class Curves(TypedDict):
+    """Curves: `roc` {class: fpr, tpr} and `pr` {class: recall, precision, prevalence} are means over repeats."""
+
+    roc: dict[str, dict[str, list[float]]]
+    pr: dict[str, dict[str, Any]]
+    reliability: BeforeAfter
+    risk_coverage: RiskCoverage
+
+
+def mean_curves(
+    cases: Cases, raw: NDArray[np.float64] | None, scored: Evaluation, *, resamples: int, confidence: float, seed: int
+) -> Curves:
+    """All curves.
+
+    Args:
+        cases: the cases.
+        raw: their probabilities before the temperature, shape (N, K); None when unknown.
+        scored: the evaluation of the cases.
+        resamples, confidence, seed: of the intervals, as for `scored`.
+    """
+    options: dict[str, Any] = {"resamples": resamples, "confidence": confidence, "seed": seed}
+    before = None
+    if raw is not None:
+        uncalibrated = cases.with_probabilities(raw)
+        before = _diagram(uncalibrated, uncalibrated.evaluate(**options), confidence)
+    return {
+        "roc": mean_roc(cases),
+        "pr": mean_pr(cases),
+        "reliability": {"before": before, "after": _diagram(cases, scored, confidence)},
+        "risk_coverage": _risk_coverage(cases, cases.figures(resamples, seed), resamples, confidence),
+    }
+
+
+def mean_roc(cases: Cases) -> dict[str, dict[str, list[float]]]:
+    """Mean true positive rate over repeats at each false positive rate; classes that are all or none are left out."""
+    curves = {}
+    for k, name in enumerate(CLASSES):
+        found = []
+        for part in cases.by_repeat():
+            ours = part.labels == k
+            if 0 < ours.sum() < len(ours):
+                found.append(roc_curve(ours, part.probabilities[:, k], drop_intermediate=False)[:2])
+        if found:
+            grid = np.unique(np.concatenate([np.round(fpr, 12) for fpr, _ in found]))
+            # A staircase: the highest point reached at or before each rate.
+            steps = [tpr[np.searchsorted(np.round(fpr, 12), grid, side="right") - 1] for fpr, tpr in found]
+            mean = np.mean(steps, axis=0)
+            curves[name] = {"fpr": [0.0, *grid.tolist()], "tpr": [0.0, *mean.tolist()]}
+    return curves
+
+
+def mean_pr(cases: Cases) -> dict[str, dict[str, Any]]:
+    """Mean precision over repeats at each recall; classes without cases are left out."""
+    curves: dict[str, dict[str, Any]] = {}
+    for k, name in enumerate(CLASSES):
+        found = []
+        for part in cases.by_repeat():
+            ours = part.labels == k
+            if ours.any():
+                precision, recall, _ = precision_recall_curve(ours, part.probabilities[:, k])
+                found.append((precision[:-1][::-1], np.round(recall[:-1][::-1], 12)))  # recall rises
+        if found:
+            grid = np.unique(np.concatenate([recall for _, recall in found]))
+            grid = grid[grid > 0]
+            # The first threshold that reaches a recall has the best precision of those that give it.
+            mean = np.mean([precision[np.searchsorted(recall, grid)] for precision, recall in found], axis=0)
+            prevalence = float(np.mean(cases.labels_by_patient() == k))
+            curves[name] = {"recall": grid.tolist(), "precision": mean.tolist(), "prevalence": prevalence}
+    return curves
+
+
+def _diagram(cases: Cases, scored: Evaluation, confidence: float) -> Reliability:
+    found = reliability_bins(cases.probabilities.max(axis=1), cases.right())
+    bins: list[Bin] = []
+    for mean, accuracy, mass in zip(*(part.tolist() for part in found), strict=True):
+        n = max(1, round(mass / scored["repeats"]))
+        low, high = wilson_interval(min(accuracy * n, n), n, confidence)
+        bins.append({"confidence": mean, "accuracy": accuracy, "n": n, "low": low, "high": high})
+    overall = scored["overall"]
+    return {"bins": bins, "ece": overall["ece"], "log_loss": overall["log_loss"], "brier": overall["brier"]}
+
+
+def _risk_coverage(
+    cases: Cases, figures: Mapping[str, NDArray[np.float64]], resamples: int, confidence: float
+) -> RiskCoverage:
+    curves = [risk_coverage(part.probabilities.max(axis=1), part.right()) for part in cases.by_repeat()]
+    coverage = max((curve[0] for curve in curves), key=len)
+    risk = np.mean([np.interp(coverage, *curve) for curve in curves], axis=0)
+    return {
+        "coverage": coverage.tolist(),
+        "risk": risk.tolist(),
+        "aurc": figure_estimate(figures["aurc"], resamples, cases.n, confidence),
+        "augrc": figure_estimate(figures["augrc"], resamples, cases.n, confidence),
+        "published": {"coverage": PUBLISHED_COVERAGE, "risk": PUBLISHED_RISK, "sentence": PUBLISHED},
+    }

@@ -1,0 +1,1 @@
+"""The CNN-LSTM over the frames of a case, and the frame encoders it takes."""

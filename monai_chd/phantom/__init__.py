@@ -1,0 +1,1 @@
+"""Synthetic hearts: cohorts of CT volumes with congenital lesions, without patient data."""

@@ -1,0 +1,258 @@
+"""MONAI transforms from a NIfTI file to a padded sequence of frames: all in one pass, and the single steps of `frames`."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Orientation, Transform
+from numpy.typing import NDArray
+
+from monai_chd.nifti import READERS, IntensityRange, bad_voxels, refuse_bad_voxels
+from monai_chd.transforms.steps import (
+    FRAME_SIZE,
+    ORIENTATION,
+    OWN_SETTINGS,
+    SEQUENCE_LENGTH,
+    LoadVolume,
+    PadFrames,
+    QuantizeFrames,
+    ResizeFrames,
+    SliceToFrame,
+    WindowHU,
+    interpolate,
+)
+from monai_chd.transforms.streaming import Slab, StoredVolume
+
+STREAM = "stream"
+"""The reader that streams; the others are those of `reading`."""
+
+_LONGEST_NUMBER = 8
+"""Bytes of the widest numbers that are streamed."""
+
+
+class LoadFrames(Transform):
+    """From a NIfTI file to a padded sequence of frames in one pass, (1, L, S, S).
+
+    Gives what `LoadVolume`, MONAI's `Orientation("LPS")`, `SliceToFrame`, `WindowHU`, `ResizeFrames`, `QuantizeFrames` and
+    `PadFrames` give one after the other, meta data and history included, but slice by slice: the volume is never whole
+    in memory, a slice that is not kept is never windowed or resized, and inflating overlaps the rest. What cannot be
+    streamed (4D cine, the other readers) goes through those transforms; of a volume whose slices are stored coronal or
+    sagittal the stored values are held. Not for chains with something of your own between the steps: take the single
+    transforms there.
+
+    Args:
+        frame_size: S; see `ResizeFrames`.
+        sequence_length: L; see `PadFrames`.
+        window: HU of 0 and 1; see `WindowHU`.
+        sampling: see `PadFrames`.
+        quantize: uint8 in 0…255; False gives float32 in [0, 1].
+        reader: "stream", or one of `reading.READERS`.
+        hu_offset: see `LoadVolume`. When it is not known, every slice is looked at to find it.
+        cine_slice: see `SliceToFrame`.
+    """
+
+    def __init__(
+        self,
+        frame_size: int = FRAME_SIZE,
+        sequence_length: int = SEQUENCE_LENGTH,
+        *,
+        window: Sequence[float] = (-200.0, 900.0),
+        sampling: str = "even",
+        quantize: bool = True,
+        reader: str = STREAM,
+        hu_offset: float | None = None,
+        cine_slice: int | None = None,
+    ) -> None:
+        if reader not in (STREAM, *READERS):
+            raise ValueError(f"unknown reader {reader!r}: expected one of {', '.join((STREAM, *READERS))}")
+        self.reader = reader
+        self.load = LoadVolume("nibabel" if reader == STREAM else reader, hu_offset)
+        self.orient = Orientation("".join(ORIENTATION), labels=(("L", "R"), ("P", "A"), ("I", "S")))
+        self.cut = SliceToFrame(cine_slice)
+        self.window = WindowHU(window)
+        self.resize = ResizeFrames(frame_size)
+        self.quantize = QuantizeFrames() if quantize else None
+        self.pad = PadFrames(sequence_length, sampling)
+
+    def __call__(self, path: str | Path, hu_offset: float | None = None, cine_slice: int | None = None) -> MetaTensor:
+        """Read `path`; `hu_offset` and `cine_slice` given here go before those of the constructor.
+
+        Raises:
+            FileNotFoundError, ValueError: see `LoadVolume` and `SliceToFrame`.
+        """
+        stored = StoredVolume(path) if self.reader == STREAM else None
+        if stored is None or stored.times > 1 or stored.dtype.itemsize > _LONGEST_NUMBER:
+            return self._composed(path, hu_offset, cine_slice)
+        values, offset = self._streamed(stored, self.load.hu_offset if hu_offset is None else hu_offset)
+        described = self._described(stored, offset)
+        return MetaTensor(
+            torch.from_numpy(values), meta=described.meta, applied_operations=described.applied_operations
+        )
+
+    def inverse(self, data: MetaTensor) -> MetaTensor:
+        """Frames, or a map made in frame space, back to the volume, (1, L, S, S) to (C, X, Y, Z); see each step's inverse."""
+        frames = self.pad.inverse(data)
+        if self.quantize:
+            frames = self.quantize.inverse(frames)
+        return self.orient.inverse(self.cut.inverse(self.resize.inverse(frames)))  # type: ignore[arg-type, return-value]
+
+    def _composed(self, path: str | Path, hu_offset: float | None, cine_slice: int | None) -> MetaTensor:
+        volume: Any = self.orient(self.load(path, hu_offset))
+        frames = self.resize(self.window(self.cut(volume, cine_slice)))
+        return self.pad(self.quantize(frames) if self.quantize else frames)
+
+    def _described(self, stored: StoredVolume, offset: float) -> MetaTensor:
+        """Meta data and history of the result: from the same steps, done on a tensor that has a shape but no values."""
+        affine = torch.as_tensor(stored.affine)
+        meta = {
+            "filename_or_obj": str(stored.path),
+            "original_affine": affine,
+            "intensity": "HU",
+            "hu_offset": float(offset),
+        }
+        volume: Any = self.orient(MetaTensor(torch.empty((1, *stored.shape), device="meta"), affine=affine, meta=meta))
+        frames = self.resize(self.cut(volume))
+        if self.quantize:
+            self.quantize.push_transform(frames)  # type: ignore[no-untyped-call]
+        return self.pad(frames)
+
+    def _streamed(self, stored: StoredVolume, offset: float | None) -> tuple[NDArray[Any], float]:
+        """Values of the result, shape (1, L, S, S), and the offset that made HU of them."""
+        if offset is not None:
+            return self._one_pass(stored, offset, None)[0], offset
+        seen = IntensityRange()
+        values, guessed = self._one_pass(stored, None, seen)
+        found = seen.hu_offset(stored.path)
+        # rare: the first slices looked like the other way of storing
+        return (values if found == guessed else self._one_pass(stored, found, None)[0]), found
+
+    def _one_pass(
+        self, stored: StoredVolume, offset: float | None, seen: IntensityRange | None
+    ) -> tuple[NDArray[Any], float]:
+        """Read the file once. Without an offset, `seen` looks at every slice, and guesses one from the first."""
+        layout = _Layout(stored, self.pad)
+        size = self.resize.frame_size
+        out = np.zeros((1, self.pad.sequence_length, size, size), np.uint8 if self.quantize else np.float32)
+        picture = _Picture(self.window.window, self.resize, layout.height, layout.width)
+        bad = 0
+        for start, stored_values in layout.parts(stored, whole=seen is not None):
+            values = stored.scaled(stored_values)
+            bad += bad_voxels(values)
+            if bad:
+                continue  # from here on they are only counted
+            if seen is not None:
+                seen.add(values)
+            if offset is None:
+                offset = seen.likely_offset() if seen is not None else 0.0
+            for position, frame in layout.kept(values, start):
+                picture.draw(frame, offset, out[0, position], quantize=self.quantize is not None)
+        refuse_bad_voxels(stored.path, bad, int(np.prod(stored.shape)))
+        return out, float(offset or 0)
+
+
+class _Layout:
+    """Where the frames of a 3D volume lie in its file, and which of them are kept."""
+
+    def __init__(self, stored: StoredVolume, pad: PadFrames) -> None:
+        world, towards = nib.io_orientation(stored.affine).astype(int).T
+        axes = [2 - int(np.flatnonzero(world == axis)[0]) for axis in (2, 1, 0)]  # of (Z, Y, X), for T, H, W
+        self.axial = axes[0] == 0
+        # right to left, anterior to posterior, feet to head: nibabel counts towards right, anterior and head as +1
+        self._order = axes
+        self._turned = [towards[2 - axis] == sign for axis, sign in zip(axes, (-1, 1, 1), strict=True)]
+        total, self.height, self.width = (stored.shape[::-1][axis] for axis in axes)
+        positions = np.full(total, -1)
+        indices = pad.frame_indices(total).numpy()
+        positions[indices] = np.arange(len(indices))
+        self._positions = positions[::-1] if self._turned[0] else positions
+        last = int(np.flatnonzero(self._positions >= 0)[-1]) + 1
+        self._stop = None if last == total else last
+
+    def parts(self, stored: StoredVolume, *, whole: bool) -> Iterable[Slab]:
+        """The stored slices as far as they are needed, at once where each frame lies in all of them.
+
+        Args:
+            stored: the volume.
+            whole: go on to the end after the last slice that is kept.
+        """
+        if self.axial:
+            return stored.slabs(None if whole else self._stop)
+        return [Slab(0, stored.read_whole())]
+
+    def kept(self, values: NDArray[Any], start: int) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Position in the sequence and values (H, W) of each frame kept, of slices (n, Y, X) or a whole volume."""
+        _, rows, columns = self._turned
+        frames = values.transpose(self._order)[:, :: -1 if rows else 1, :: -1 if columns else 1]
+        for frame, position in zip(frames, self._positions[start : start + len(frames)], strict=True):
+            if position >= 0:
+                yield int(position), frame
+
+
+class _Picture:
+    """Windows, resizes and quantises one frame after the other in the same memory."""
+
+    def __init__(self, window: tuple[float, float], resize: ResizeFrames, height: int, width: int) -> None:
+        lower, upper = window
+        self._lower, self._range = np.float32(lower), np.float32(upper - lower)
+        self._values = np.empty((height, width), np.float32)
+        top, left, *size = resize.box(height, width)
+        self._resized = None if size == [height, width] else size
+        self._place = slice(top, top + size[0]), slice(left, left + size[1])
+
+    def draw(self, frame: NDArray[Any], offset: float, out: NDArray[Any], *, quantize: bool) -> None:
+        """Put a frame (H, W) of stored numbers into `out` (S, S), as the single transforms would in their order."""
+        values = self._values
+        np.copyto(values, frame, casting="unsafe")
+        if offset:
+            values += np.float32(offset)
+        values -= self._lower
+        values /= self._range
+        np.maximum(values, 0, out=values)
+        np.minimum(values, 1, out=values)
+        if self._resized:
+            values = interpolate(torch.from_numpy(values)[None, None], self._resized)[0, 0].numpy()
+        if quantize:
+            values *= 255
+            np.rint(values, out=values)
+        out[self._place] = values
+
+
+class LoadFramesd(MapTransform):
+    """Dictionary form of `LoadFrames`; also adds `num_frames` (int) to the case, for the network.
+
+    A case's own `hu_offset` and `cine_slice` entries go before the constructor's.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        frame_size: int = FRAME_SIZE,
+        sequence_length: int = SEQUENCE_LENGTH,
+        allow_missing_keys: bool = False,
+        **settings: Any,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.step = LoadFrames(frame_size, sequence_length, **settings)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Replace each path by its frames."""
+        d = dict(data)
+        own = {name: d.pop(name, None) for name in OWN_SETTINGS}
+        for key in self.key_iterator(d):
+            d[key] = self.step(d[key], **own)
+            d["num_frames"] = d[key].meta["num_frames"]
+        return d
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Put frames back into the space of their volumes."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.step.inverse(d[key])
+        return d

@@ -1,0 +1,325 @@
+"""A trained network as ONNX, and its frame encoder run by OpenVINO in place of torch; how far the results differ.
+
+How a network is trained or what it predicts from is not decided here. OpenVINO and onnx are an extra: monai_chd[openvino].
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple, cast
+
+import torch
+from ignite.engine import Engine, Events
+from monai.bundle import ConfigParser
+from monai.networks.utils import convert_to_onnx
+from monai.utils import optional_import
+from torch import Tensor, nn
+
+from monai_chd.data.feature_cache import encoder_key
+from monai_chd.errors import user_error
+from monai_chd.files import replacing
+from monai_chd.networks.cnn_lstm import CNNLSTM, FrameEncoder, pooled
+from monai_chd.workflow.run import bundle_folder, settings_file
+from monai_chd.workflow.settings import check_checkpoint, check_values
+
+ENGINES = ("torch", "openvino")
+MODEL_ONNX = "model.onnx"
+ENCODER_ONNX = "encoder.onnx"
+
+_EXAMPLE_FRAMES = 3
+"""Frames of the tensor that an export is traced with; the graph takes any number."""
+
+
+class Comparison(NamedTuple):
+    """How far ONNX and OpenVINO are from torch, over a number of scans."""
+
+    scans: int
+    precision: str
+    onnx_difference: float
+    engine_difference: float
+    other_class: int
+    torch_seconds: float
+    engine_seconds: float
+
+    def text(self) -> str:
+        """Two lines for people."""
+        return (
+            f"largest difference to torch's probabilities over {self.scans} scans: {MODEL_ONNX} {self.onnx_difference:.1e}, "
+            f"engine openvino ({self.precision}) {self.engine_difference:.1e}; most probable class changed in "
+            f"{self.other_class} of {self.scans}\n"
+            f"frames to probabilities, median of {self.scans} scans: torch {self.torch_seconds:.2f} s, openvino "
+            f"{self.engine_seconds:.2f} s"
+        )
+
+
+class _OneCase(nn.Module):
+    """A network over the real frames of one case, image (1, C, T, H, W) to logits (1, K); no padding, no chunks."""
+
+    def __init__(self, network: CNNLSTM) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        frames = image.squeeze(0).transpose(0, 1)  # (T, C, H, W)
+        encoder = cast(FrameEncoder, self.network.encoder)
+        features = pooled(encoder.network(frames)).unsqueeze(0)  # (1, T, F)
+        num_frames = torch._shape_as_tensor(features)[1:2].to(image.device)
+        states = self.network.lstm(self.network.projection(features), num_frames)
+        return self.network.classifier(self.network.pooling(states, num_frames))  # type: ignore[no-any-return]
+
+
+class CompiledEncoder(nn.Module):
+    """A frame encoder's 2D network as OpenVINO runs it, images (n, C, H, W) to features (n, F).
+
+    Takes the place of `FrameEncoder.network`. OpenVINO works in bfloat16 where the processor has it.
+
+    Args:
+        path: the `encoder.onnx` that `export_onnx` wrote.
+        encoder: the encoder it has to be of.
+        frame_size: pixels of a frame, in each direction.
+
+    Raises:
+        FileNotFoundError: not exported yet.
+        ValueError: exported from other weights or for other frames, or OpenVINO is not installed.
+    """
+
+    def __init__(self, path: Path, encoder: FrameEncoder, frame_size: int) -> None:
+        super().__init__()
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: not there; write it with `monai-chd export OUT --scans SCANS`")
+        openvino = _package("openvino")
+        core = openvino.Core()
+        model = core.read_model(path)
+        made_of = {
+            name: model.get_rt_info(["framework", name]).astype(str) if model.has_rt_info(["framework", name]) else ""
+            for name in ("encoder", "frame_size")
+        }
+        if made_of != _properties(encoder, frame_size):
+            raise ValueError(
+                f"{path} was exported from other weights or for frames of another size than {frame_size}; write it again "
+                f"with `monai-chd export OUT --scans SCANS`"
+            )
+        able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self.precision = "bfloat16" if "BF16" in able else "float32"
+        self.chunk_size = encoder.frames_at_once(frame_size, frame_size)
+        model.reshape([self.chunk_size, encoder.in_channels, frame_size, frame_size])  # fixed shapes run fastest
+        hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "bf16" if "BF16" in able else "f32"}
+        self._compiled = core.compile_model(model, "CPU", hints)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Describe up to a chunk of images."""
+        missing = self.chunk_size - images.shape[0]
+        filled = nn.functional.pad(images.float(), (0, 0, 0, 0, 0, 0, 0, missing))
+        features = torch.from_numpy(self._compiled(filled.cpu().numpy())[0])
+        return features[: images.shape[0]].to(images.device)
+
+
+class InferenceEngine:
+    """Puts the asked engine into a network when an evaluator starts. Attach it behind the handler that loads weights.
+
+    Args:
+        engine: "torch" leaves the network as it is; "openvino" runs its frame encoder by OpenVINO.
+        network: the network that predicts.
+        checkpoint: its weights; `encoder.onnx` lies beside them.
+        frame_size: pixels of a frame, in each direction.
+
+    Raises:
+        ValueError: an unknown engine; when the evaluator starts, see `CompiledEncoder`.
+    """
+
+    def __init__(self, engine: str, network: nn.Module, checkpoint: str | Path, frame_size: int) -> None:
+        if engine not in ENGINES:
+            raise ValueError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
+        self.engine, self.network, self.checkpoint, self.frame_size = engine, network, Path(checkpoint), frame_size
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to an evaluator."""
+        if self.engine == "openvino":
+            engine.add_event_handler(Events.STARTED, self._start)
+
+    def _start(self) -> None:
+        encoder = frame_encoder(self.network)
+        compiled = CompiledEncoder(self.checkpoint.with_name(ENCODER_ONNX), encoder, self.frame_size)
+        encoder.network = compiled
+        print(f"engine: OpenVINO in {compiled.precision}")
+
+
+def frame_encoder(network: nn.Module) -> FrameEncoder:
+    """The frame encoder of a network.
+
+    Raises:
+        ValueError: it has none, as a 3D network.
+    """
+    encoder = getattr(network, "encoder", None)
+    if not isinstance(network, CNNLSTM) or not isinstance(encoder, FrameEncoder):
+        raise ValueError(
+            f"ONNX and OpenVINO are for a CNNLSTM with a FrameEncoder, came {type(network).__name__} with "
+            f"{type(encoder).__name__}"
+        )
+    return encoder
+
+
+def export_onnx(network: nn.Module, folder: str | Path, frame_size: int) -> tuple[Path, Path]:
+    """Write a network to `folder` as ONNX, by the function behind `python -m monai.bundle onnx_export`.
+
+    `model.onnx` is the whole: "image" (1, C, T, S, S), float in [0, 1], the real frames of one case for any T, to "pred",
+    logits (1, K). `encoder.onnx` is the 2D network: "images" (n, C, S, S) for any n to "features" (n, F).
+
+    Args:
+        network: trained, on the CPU.
+        folder: where the files go.
+        frame_size: S.
+
+    Raises:
+        ValueError: another kind of network, or onnx is not installed.
+    """
+    encoder = frame_encoder(network).eval()
+    onnx = _package("onnx")
+    size = (encoder.in_channels, frame_size, frame_size)
+    one_case = torch.rand(1, size[0], _EXAMPLE_FRAMES, *size[1:])
+    whole = _traced(_OneCase(cast(CNNLSTM, network)), one_case, ("image", "pred"), {"image": {2: "frames"}})
+    axes = {"images": {0: "frames"}, "features": {0: "frames"}}
+    part = _traced(_Pooled(encoder.network), torch.rand(_EXAMPLE_FRAMES, *size), ("images", "features"), axes)
+    paths = Path(folder, MODEL_ONNX), Path(folder, ENCODER_ONNX)
+    for graph, path in zip((whole, part), paths, strict=True):
+        onnx.helper.set_model_props(graph, _properties(encoder, frame_size))
+        with replacing(path) as temporary:
+            onnx.save(graph, str(temporary))
+    return paths
+
+
+class _Pooled(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return pooled(self.network(images))
+
+
+def _traced(module: nn.Module, example: Tensor, names: tuple[str, str], axes: Mapping[str, Mapping[int, str]]) -> Any:
+    with warnings.catch_warnings():
+        # of the tracer, about checks of fixed sizes; and that torch.export is newer, which cannot give an LSTM any length
+        warnings.simplefilter("ignore")
+        return convert_to_onnx(
+            module.eval(),
+            [example],
+            input_names=names[:1],
+            output_names=names[1:],
+            dynamic_axes=axes,
+            use_trace=True,
+            dynamo=False,
+        )
+
+
+def _properties(encoder: FrameEncoder, frame_size: int) -> dict[str, str]:
+    return {"encoder": encoder_key(encoder), "frame_size": str(frame_size)}
+
+
+def _package(name: str) -> Any:
+    package, found = optional_import(name)
+    if not found:
+        raise ValueError(f'{name} is not installed: pip install "monai_chd[openvino]"')
+    return package
+
+
+@contextmanager
+def _in_place(encoder: FrameEncoder, network: nn.Module) -> Iterator[None]:
+    """Another 2D network in an encoder for a while."""
+    own, encoder.network = encoder.network, network
+    try:
+        yield
+    finally:
+        encoder.network = own
+
+
+def compare(network: nn.Module, items: Iterable[Mapping[str, Any]], folder: str | Path, frame_size: int) -> Comparison:
+    """Probabilities of torch, of `model.onnx` in OpenVINO's float32, and of the engine, on the same frames.
+
+    Args:
+        network: the network that was exported, on the CPU.
+        items: cases with padded frames `image` (C, L, S, S), uint8, and `num_frames`; those with a `reason` why they have
+            no frames are left out.
+        folder: where `export_onnx` wrote.
+        frame_size: S.
+
+    Raises:
+        ValueError: no case; see `CompiledEncoder`.
+    """
+    encoder = frame_encoder(network)
+    compiled = CompiledEncoder(Path(folder, ENCODER_ONNX), encoder, frame_size)
+    whole = (
+        _package("openvino")
+        .Core()
+        .compile_model(str(Path(folder, MODEL_ONNX)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    )
+    rows: list[tuple[Tensor, Tensor, Tensor]] = []
+    seconds: list[tuple[float, float]] = []
+    for item in items:
+        if item.get("reason"):
+            continue
+        count = int(item["num_frames"])
+        frames = item["image"].as_tensor()[None, :, :count]
+        own, own_seconds = _timed(network, frames)
+        with _in_place(encoder, compiled):
+            fast, fast_seconds = _timed(network, frames)
+        onnx = torch.from_numpy(whole((frames.float() / 255).numpy())[0]).softmax(1)
+        rows.append((own, onnx, fast))
+        seconds.append((own_seconds, fast_seconds))
+    if not rows:
+        raise ValueError("no scan that can be read, to compare on")
+    own, onnx, fast = (torch.cat(column) for column in zip(*rows, strict=True))
+    return Comparison(
+        scans=len(rows),
+        precision=compiled.precision,
+        onnx_difference=float((onnx - own).abs().max()),
+        engine_difference=float((fast - own).abs().max()),
+        other_class=int((fast.argmax(1) != own.argmax(1)).sum()),
+        torch_seconds=median(own for own, _ in seconds),
+        engine_seconds=median(fast for _, fast in seconds),
+    )
+
+
+def _timed(network: nn.Module, frames: Tensor) -> tuple[Tensor, float]:
+    """Probabilities (1, K) and the seconds they took."""
+    start = time.perf_counter()
+    with torch.no_grad():
+        probabilities = network(frames, torch.tensor([frames.shape[2]])).softmax(1)
+    return probabilities, time.perf_counter() - start
+
+
+def export(out: str, scans: str, overrides: Mapping[str, Any]) -> Comparison:
+    """Export the model trained into `out` beside its weights, and compare on scans what comes out.
+
+    Args:
+        out: output folder of the training.
+        scans: NIfTI file or folder of them.
+        overrides: keys of the config `inference`.
+
+    Raises:
+        FileNotFoundError: no model or no scan.
+        ValueError: settings other than the model's, a network of another kind, or a missing package.
+    """
+    parser = ConfigParser()
+    parser.read_config([bundle_folder() / "configs" / "inference.json", *settings_file(out, overrides)])
+    root = str(bundle_folder())
+    parser.update({"bundle_root": root, "output_dir": out, "dataset_dir": scans, **overrides})
+    parser.update({"device": "$torch.device('cpu')"})
+    try:
+        settings, checkpoint = (parser.get_parsed_content(key) for key in ("settings", "checkpoint"))
+        check_values(settings)
+        check_checkpoint(checkpoint, settings)
+        network, dataset = (parser.get_parsed_content(key) for key in ("network", "dataset"))
+    except Exception as error:
+        raise user_error(error) or error from None
+    network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
+    network.eval()
+    folder = Path(checkpoint).parent
+    for path in export_onnx(network, folder, settings["frame_size"]):
+        print(f"written: {path}")
+    return compare(network, (dataset[index] for index in range(len(dataset))), folder, settings["frame_size"])

@@ -1,0 +1,144 @@
+"""Runs the MONAI bundle in this process: where its configs are, which keys they have, and a run as `monai.bundle run` does it.
+
+What a config builds is the config's; what a command line means is `cli`'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import difflib
+import json
+import logging
+import re
+import sys
+import sysconfig
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai_chd.files import writable_folder
+from monai_chd.workflow.settings import SETTINGS, find_checkpoint
+
+
+def bundle_folder() -> Path:
+    """The MONAI bundle: beside the package in a checkout, below the prefix's `share/` when installed.
+
+    Raises:
+        FileNotFoundError: neither is there.
+    """
+    places = [
+        Path(__file__).resolve().parents[2] / "bundle",
+        Path(sysconfig.get_path("data")) / "share" / "monai_chd" / "bundle",
+    ]
+    for place in places:
+        if (place / "configs" / "train.json").is_file():
+            return place
+    raise FileNotFoundError(f"the bundle's configs are not at {' or '.join(map(str, places))}; install monai_chd again")
+
+
+def run_bundle(configs: Sequence[str | Path], **overrides: Any) -> None:
+    """Run the bundle as `python -m monai.bundle run` does.
+
+    Args:
+        configs: names of configs of the bundle ("train") or paths of files that override them.
+        overrides: top-level config keys.
+    """
+    from monai.bundle import run
+
+    folder = bundle_folder()
+    files = [str(folder / "configs" / f"{c}.json") if isinstance(c, str) else str(c) for c in configs]
+    with warnings.catch_warnings():
+        # MONAI warns that a config can run code; these are the package's own
+        warnings.filterwarnings("ignore", message="parsing config_file", category=UserWarning)
+        run(
+            config_file=files,
+            bundle_root=str(folder),
+            meta_file=str(folder / "configs" / "metadata.json"),
+            logging_file=str(folder / "configs" / "logging.conf"),
+            **copy.deepcopy(overrides),  # MONAI writes into what it is given
+        )
+
+
+@contextlib.contextmanager
+def quietly(log: str | Path) -> Iterator[None]:
+    """Let what a run prints and logs, progress bars too, go to the end of a file instead of the screen."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    writable_folder(Path(log).parent)
+    with Path(log).open("a", encoding="utf-8") as file:
+        # not by setStream, which flushes the old stream: that one may be closed
+        streams = [(handler, handler.stream) for handler in _screen_handlers()]
+        for handler, _ in streams:
+            handler.stream = file
+        try:
+            with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+                yield
+        finally:
+            for handler, stream in streams:
+                handler.stream = stream
+            # handlers that the run made write to the file, which closes here
+            root.handlers[:] = handlers
+            root.setLevel(level)
+            for handler in _screen_handlers():
+                if handler.stream is file:
+                    handler.stream = sys.stdout
+
+
+def _screen_handlers() -> list[Any]:
+    """Handlers of all loggers that write to a stream: MONAI's modules have their own, of the stdout at their import."""
+    loggers = [logging.getLogger(), *logging.getLogger().manager.loggerDict.values()]
+    handlers = [handler for logger in loggers for handler in getattr(logger, "handlers", ())]
+    return [handler for handler in dict.fromkeys(handlers) if type(handler) is logging.StreamHandler]
+
+
+def settings_file(out: str, overrides: Mapping[str, Any]) -> list[Path]:
+    """The settings that the model in `out`, or the one the bundle ships, was trained with, unless weights are named."""
+    path = Path(overrides.get("checkpoint") or find_checkpoint(out, bundle_folder())).with_name(SETTINGS)
+    return [path.resolve()] if path.is_file() else []
+
+
+def config_content(name: str) -> dict[str, Any]:
+    """A config of the bundle as its file has it."""
+    return json.loads((bundle_folder() / "configs" / f"{name}.json").read_text())  # type: ignore[no-any-return]
+
+
+def configured(configs: Sequence[str], overrides: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+    """Parts that the bundle's configs build, without a run.
+
+    Args:
+        configs: names of configs of the bundle.
+        overrides: config keys.
+        names: ids of the parts, such as "network_def".
+    """
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser()
+    parser.read_config([str(bundle_folder() / "configs" / f"{name}.json") for name in configs])
+    parser.update({"bundle_root": str(bundle_folder()), **copy.deepcopy(dict(overrides))})
+    return [parser.get_parsed_content(name) for name in names]
+
+
+def check_keys(configs: Sequence[str], overrides: Mapping[str, Any], given: Sequence[str]) -> None:
+    """Refuse a config key that does not exist, which MONAI would take in silence, or that the command itself gives.
+
+    Args:
+        configs: names of the bundle's configs that know the keys.
+        overrides: config keys and values.
+        given: keys that the command sets by itself.
+
+    Raises:
+        ValueError: names the keys, and what was perhaps meant.
+    """
+    twice = [key for key in overrides if key in (*given, "bundle_root")]
+    if twice:
+        raise ValueError(f"config key {', '.join(twice)}: given by the command's own arguments; leave it out")
+    known = set().union(*(config_content(name) for name in configs))
+    unknown = [key for key in overrides if re.split(r"[#:]", key)[0] not in known]
+    if unknown:
+        near = [match for key in unknown for match in difflib.get_close_matches(key, known, n=1)]
+        meant = f"did you mean {', '.join(near)}? " if near else ""
+        raise ValueError(
+            f"unknown config key {', '.join(unknown)}; {meant}known: {', '.join(sorted(known - {'imports'}))}"
+        )

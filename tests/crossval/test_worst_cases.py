@@ -1,0 +1,101 @@
+"""The worst mistakes are wrong answers, most confident first, looked at with the model that had not seen the patient."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_design import made_up, write_datalist
+
+from monai_chd.crossval import worst_cases as module
+from monai_chd.crossval.design import new_design
+from monai_chd.crossval.fits import fit_folder, pooled, run_fit
+from monai_chd.crossval.worst_cases import flags_of, worst_cases, worst_rows
+from monai_chd.labels import CLASSES
+from monai_chd.workflow.settings import MODEL
+
+TINY = {"encoder": "small_cnn", "frame_size": 16, "sequence_length": 8, "hidden_size": 4, "max_epochs": 1}
+pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")  # MONAI says so of every config
+
+
+@pytest.fixture
+def table(tmp_path):
+    return made_up(new_design(write_datalist(tmp_path), folds=3, repeats=3), 0.5)
+
+
+def test_rows_are_each_patients_most_confident_mistake_in_order(table):
+    rows = worst_rows(table, 4)
+    wrong = [
+        (-max(row[name] for name in CLASSES), row["patient"])
+        for row in table.to_dict("records")
+        if row["prediction"] != row["label"]
+    ]
+    best: dict[str, float] = {}
+    for confidence, patient in wrong:
+        best[patient] = min(confidence, best.get(patient, 0))
+    assert rows["patient"].tolist() == sorted(best, key=lambda patient: best[patient])[:4]
+    assert (rows["prediction"] != rows["label"]).all()
+
+
+def test_without_a_mistake_there_is_no_case(table):
+    table["prediction"] = table["label"]
+    assert worst_rows(table).empty
+
+
+def test_cases_without_probabilities_are_no_mistakes(table):
+    table.loc[:, list(CLASSES)] = np.nan
+    table["prediction"] = ""
+    assert worst_rows(table).empty
+
+
+def test_equal_confidence_gives_the_same_patients_whatever_the_order(table):
+    table[list(CLASSES)] = [0.2, 0.5, 0.3]
+    table["prediction"] = CLASSES[1]
+    shuffled = table.sample(frac=1, random_state=1)
+    assert worst_rows(table)["patient"].tolist() == worst_rows(shuffled)["patient"].tolist()
+
+
+def test_flags_are_those_of_all_scans():
+    records = [{"patient": "1", "flags": ["ASD"]}, {"patient": "1", "flags": ["ASD", "VSD"]}, {"patient": "2"}]
+    assert flags_of(records) == {"1": ["ASD", "VSD"], "2": []}
+
+
+def test_a_mistake_is_looked_at_with_the_model_of_its_own_fold(datalist, tmp_path):
+    design = new_design(datalist, folds=2, repeats=1, settings=TINY)
+    for fold in range(2):
+        run_fit(design, fit_folder(tmp_path / "fits", 0, fold), 0, fold)
+    predictions = pooled(design, tmp_path / "fits", range(1))
+    found = worst_cases(design, predictions, tmp_path / "fits", tmp_path, count=2)
+    assert len(found) == 2
+    for case in found:
+        assert design.assignment[case["patient"]][0] == case["fold"] and case["label"] != case["prediction"]
+        assert sum(case["probabilities"].values()) == pytest.approx(1)
+        with Image.open(tmp_path / case["sheet"]) as picture:
+            assert picture.format == "PNG"
+        frames = [part["frames"] for part in case["occlusion"]]
+        assert frames[0][0] == 1 and all(b[0] == a[1] + 1 for a, b in itertools.pairwise(frames))
+        assert any(part["change"] for part in case["occlusion"])
+    # the model of the other fold has seen the patient: its weights give other changes
+    fold = found[0]["fold"]
+    own, other = (fit_folder(tmp_path / "fits", 0, f) / "models" / MODEL for f in (fold, 1 - fold))
+    assert not torch.equal(*(torch.load(p, weights_only=True)["classifier.weight"] for p in (own, other)))
+    shutil.copy(other, own)
+    again = worst_cases(design, predictions, tmp_path / "fits", tmp_path, count=1)
+    assert again[0]["occlusion"] != found[0]["occlusion"]
+
+
+def test_a_frozen_encoder_is_asked_once_and_its_features_are_hidden():
+    class Frozen(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = torch.nn.Bilinear(1, 1, 3).requires_grad_(False)
+
+    frames, count = torch.ones(4, 1), torch.ones(4, 1)
+    seen, fill = module._seen(Frozen(), frames, count)
+    assert seen.shape == (4, 3) and fill == "mean"
+    seen, fill = module._seen(torch.nn.Linear(1, 1), frames, count)
+    assert seen is frames and fill == "blank"

@@ -1,0 +1,109 @@
+"""Running the bundle: where it is, which keys it has, and that a quiet run leaves screen and logging as they were."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from monai_chd.workflow import run
+from monai_chd.workflow.run import bundle_folder, check_keys, config_content, configured, quietly, run_bundle
+
+pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")  # MONAI says so of every config
+
+
+def test_a_missing_bundle_says_where_it_was_looked_for(monkeypatch, tmp_path):
+    monkeypatch.setattr(run, "__file__", str(tmp_path / "package" / "workflow" / "run.py"))
+    monkeypatch.setattr(run.sysconfig, "get_path", lambda name: str(tmp_path / "prefix"))
+    with pytest.raises(FileNotFoundError, match=r"configs are not at .*bundle or .*share/monai_chd/bundle; install"):
+        bundle_folder()
+    installed = tmp_path / "prefix" / "share" / "monai_chd" / "bundle"
+    shutil.copytree(Path(__file__).parents[2] / "bundle" / "configs", installed / "configs")
+    assert bundle_folder() == installed
+
+
+def test_keys_of_the_configs_pass_and_so_do_their_inner_ones():
+    check_keys(["train"], {"max_epochs": 1, "train#trainer#max_epochs": 2}, ("datalist",))
+    assert config_content("train")["max_epochs"] == 20
+
+
+def test_an_unknown_key_is_refused_with_what_was_meant():
+    with pytest.raises(ValueError, match=r"unknown config key max_epoch; did you mean max_epochs\?"):
+        check_keys(["train"], {"max_epoch": 1}, ())
+
+
+def test_a_key_that_the_command_gives_is_refused():
+    with pytest.raises(ValueError, match="config key datalist: given by the command's own arguments"):
+        check_keys(["train"], {"datalist": "x"}, ("datalist",))
+
+
+@pytest.fixture
+def bare_logging(monkeypatch):
+    """Earlier runs of the bundle leave a handler on the root logger."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+
+
+@pytest.mark.usefixtures("bare_logging")
+def test_a_quiet_run_goes_to_the_file_and_leaves_logging_as_it_was(tmp_path, capsys):
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    with quietly(tmp_path / "new" / "log.txt"):
+        print("printed")
+        print("drawn", file=sys.stderr)
+        root.addHandler(logging.StreamHandler(sys.stdout))
+        root.setLevel(logging.INFO)
+        logging.getLogger("x").info("logged")
+    print("seen")
+    assert (root.handlers, root.level) == (before, level)
+    logging.getLogger("x").warning("does not fail on a closed file")
+    assert (tmp_path / "new" / "log.txt").read_text().split() == ["printed", "drawn", "logged"]
+    assert capsys.readouterr().out == "seen\n"
+
+
+@pytest.mark.usefixtures("bare_logging")
+def test_loggers_with_a_screen_of_their_own_are_quiet_too(tmp_path, capsys):
+    own = logging.getLogger("of a module")
+    own.addHandler(handler := logging.StreamHandler(sys.stdout))
+    with quietly(tmp_path / "log.txt"):
+        own.warning("inside")
+        late = logging.getLogger("made inside")
+        late.addHandler(later := logging.StreamHandler(sys.stdout))
+    own.warning("after")
+    late.warning("late")
+    own.removeHandler(handler)
+    late.removeHandler(later)
+    assert (tmp_path / "log.txt").read_text() == "inside\n"
+    assert capsys.readouterr().out == "after\nlate\n"
+
+
+def test_a_quiet_run_that_fails_still_gives_the_screen_back(tmp_path, capsys):
+    with pytest.raises(ValueError, match="inner"), quietly(tmp_path / "log.txt"):
+        raise ValueError("inner")
+    print("seen")
+    assert capsys.readouterr().out == "seen\n"
+
+
+def test_a_run_of_the_bundle_trains_into_its_folder(datalist, tmp_path):
+    with quietly(tmp_path / "log.txt"):
+        run_bundle(
+            ["train"],
+            datalist=str(datalist),
+            output_dir=str(tmp_path / "out"),
+            frame_size=16,
+            sequence_length=6,
+            hidden_size=4,
+            max_epochs=1,
+        )
+    assert (tmp_path / "out" / "models" / "model.pt").is_file()
+    assert "model and learning curves:" in (tmp_path / "log.txt").read_text()
+
+
+def test_values_that_are_given_stay_as_they_are():
+    """MONAI would turn the # of a reference into :: in place."""
+    given = {"settings": {"window": "@validate#dataloader#batch_size"}, "batch_size": 3}
+    (found,) = configured(["train"], given, ["settings"])
+    assert found == {"window": 3}
+    assert given["settings"] == {"window": "@validate#dataloader#batch_size"}
