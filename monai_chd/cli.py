@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_chd import __version__
-from monai_chd.errors import TRACEBACK_VARIABLE, user_error
+from monai_chd.errors import TRACEBACK_VARIABLE, UserError, user_error
 
 BUNDLE_COMMANDS = ("train", "evaluate", "predict", "export", "cache", "crossval")
 """Commands that take any key of the bundle's config as --key value."""
@@ -42,7 +42,7 @@ def _overrides(words: Sequence[str]) -> dict[str, Any]:
         word = queue.pop(0)
         match = re.fullmatch(r"--([\w#:.-]+)(?:=(.*))?", word, flags=re.DOTALL)
         if not match or (match[2] is None and (not queue or queue[0].startswith("--"))):
-            raise ValueError(
+            raise UserError(
                 f"{word}: expected config keys as --key value, for example --max_epochs 5 or --window '[-200, 900]'"
             )
         key, text = match[1].replace("-", "_"), match[2] if match[2] is not None else queue.pop(0)
@@ -88,7 +88,7 @@ def _phantom(options: argparse.Namespace) -> None:
     if options.like_imagechd:
         return _phantom_imagechd(options)
     if options.archive:
-        raise ValueError("--archive: only ImageCHD comes as a split archive; add --like-imagechd, or leave it out")
+        raise UserError("--archive: only ImageCHD comes as a split archive; add --like-imagechd, or leave it out")
     workbook = write_cohort(
         options.cohort,
         patients=options.patients,
@@ -107,7 +107,7 @@ def _phantom_imagechd(options: argparse.Namespace) -> None:
     from monai_chd.phantom.imagechd import write_imagechd
 
     if given := [f"--{name}" for name, default in PHANTOM_OPTIONS.items() if getattr(options, name) != default]:
-        raise ValueError(f"{', '.join(given)}: --like-imagechd has ImageCHD's own patients and slices; leave it out")
+        raise UserError(f"{', '.join(given)}: --like-imagechd has ImageCHD's own patients and slices; leave it out")
     size = getattr(options, "size", PHANTOM_SIZES[1])
     workbook = write_imagechd(options.cohort, size=size, seed=options.seed, archive=options.archive)
     print(f"scans, label maps and both workbooks: {workbook.parent}")

@@ -1,34 +1,38 @@
-"""Shows a user's mistake as one line instead of a chain of tracebacks, in `monai.bundle run` and the console script."""
+"""A user's mistake as an exception of its own, shown as one line instead of a chain of tracebacks.
+
+All else that is raised is a fault of the program and keeps its traceback.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-import traceback
 from types import TracebackType
 
 TRACEBACK_VARIABLE = "MONAI_CHD_TRACEBACK"
 
 
-def user_error(error: BaseException) -> Exception | None:
+class UserError(ValueError):
+    """What a user can mend: the text says which file, row or key, what was expected, what came, and the mend."""
+
+
+class UserFileError(UserError, FileNotFoundError):
+    """The same of a file or folder that is not there."""
+
+
+def user_error(error: BaseException) -> UserError | None:
     """The user's mistake behind an exception, or None when it is a fault of the program.
 
     MONAI wraps what fails inside a config or a transform into one RuntimeError a level, with the whole config in its
-    text. A ValueError or OSError raised by this package, the deepest of the chain, is what says what to mend.
+    text. The deepest mistake of the chain is what says what to mend.
     """
-    found: Exception | None = None
+    found: UserError | None = None
     link: BaseException | None = error
     while link is not None:
-        if isinstance(link, (ValueError, OSError)) and _raised_here(link):
+        if isinstance(link, UserError):
             found = link
         link = link.__cause__
     return found
-
-
-def _raised_here(error: BaseException) -> bool:
-    """Whether a line of this package raised it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and frames[-1].filename.startswith(os.path.dirname(__file__) + os.sep)
 
 
 def short_errors() -> None:

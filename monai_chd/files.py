@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from monai_chd.errors import UserError
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -16,7 +18,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     The temporary name keeps the suffix, for writers that choose a format by it.
 
     Raises:
-        ValueError: the folder cannot be made or written to.
+        UserError: the folder cannot be made or written to.
     """
     path = Path(path)
     writable_folder(path.parent)
@@ -32,7 +34,7 @@ def writable_folder(folder: str | Path) -> Path:
     """Make a folder if need be, and prove that it can be written to.
 
     Raises:
-        ValueError: it cannot; the message says what stands in the way.
+        UserError: it cannot; the message says what stands in the way.
     """
     folder = Path(folder)
     try:
@@ -41,7 +43,7 @@ def writable_folder(folder: str | Path) -> Path:
         probe.touch()
         probe.unlink(missing_ok=True)  # another thread may have been here
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"{folder}: cannot write there ({error.strerror or error}); choose another output folder"
         ) from error
     return folder

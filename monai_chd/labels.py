@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from monai_chd.errors import UserError
+
 CLASSES = ("Cyanotic", "Non-Cyanotic", "Normal")
 """Class names; the position is the label, the logit and the probability column everywhere."""
 
@@ -60,12 +62,12 @@ def deciding_step(flags: Iterable[str], steps: Sequence[Step]) -> Step:
         steps: in order; together they name every flag.
 
     Raises:
-        ValueError: a name that is not in `FLAGS`.
+        UserError: a name that is not in `FLAGS`.
     """
     present = set(flags)
     unknown = sorted(present - set(FLAGS))
     if unknown:
-        raise ValueError(f"unknown diagnosis flag {', '.join(unknown)}: expected names out of {', '.join(FLAGS)}")
+        raise UserError(f"unknown diagnosis flag {', '.join(unknown)}: expected names out of {', '.join(FLAGS)}")
     return next((step for step in steps if step.flags & present), Step(frozenset(), NORMAL))
 
 
@@ -89,6 +91,6 @@ def strict_class(flags: Iterable[str]) -> str | None:
         One of `CLASSES`, or None when the flags do not determine it.
 
     Raises:
-        ValueError: a name that is not in `FLAGS`.
+        UserError: a name that is not in `FLAGS`.
     """
     return deciding_step(flags, _strict_steps()).label

@@ -18,6 +18,8 @@ import nibabel as nib
 import numpy as np
 from monai.data import ITKReader
 
+from monai_chd.errors import UserError, UserFileError
+
 _gzip: Any = gzip
 _deflate: Any = zlib
 try:
@@ -85,29 +87,29 @@ def check_file(path: Path) -> None:
     """Refuse a file that should not even be opened.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not a NIfTI name, empty, no permission, `.nii.gz` that is not gzip, or `X.nii` and `X.nii.gz`
+        UserFileError: there is no such file.
+        UserError: not a NIfTI name, empty, no permission, `.nii.gz` that is not gzip, or `X.nii` and `X.nii.gz`
             side by side.
     """
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path}: no such file")
+        raise UserFileError(f"{path}: no such file")
     if not is_nifti(path):
-        raise ValueError(f"{path}: expected a NIfTI file (.nii or .nii.gz)")
+        raise UserError(f"{path}: expected a NIfTI file (.nii or .nii.gz)")
     twin = path.with_name(stem(path) + (".nii" if path.name.lower().endswith(".gz") else ".nii.gz"))
     if os.path.exists(twin):
         # ITK-based readers take X.nii when asked for X.nii.gz, so which voxels one gets depends on the reader.
-        raise ValueError(
+        raise UserError(
             f"{path}: {twin.name} lies beside it, and readers disagree on which to open; remove one of the two"
         )
     try:
         with path.open("rb") as file:
             magic = file.read(2)
     except OSError as error:
-        raise ValueError(f"{path}: cannot be opened ({error.strerror or error}); check its permissions") from error
+        raise UserError(f"{path}: cannot be opened ({error.strerror or error}); check its permissions") from error
     if not magic:
-        raise ValueError(f"{path}: the file is empty; copy it again")
+        raise UserError(f"{path}: the file is empty; copy it again")
     if path.name.lower().endswith(".gz") and magic != b"\x1f\x8b":
-        raise ValueError(f"{path}: named .nii.gz but not gzip-compressed; rename it to .nii or compress it with gzip")
+        raise UserError(f"{path}: named .nii.gz but not gzip-compressed; rename it to .nii or compress it with gzip")
 
 
 def open_stream(path: Path) -> BinaryIO:
@@ -143,26 +145,26 @@ def _naming_damage(path: Path) -> Iterator[None]:
         raise damaged(path, reason[0]) from error
 
 
-def damaged(path: Path, reason: str) -> ValueError:
+def damaged(path: Path, reason: str) -> UserError:
     """The error for a cut or damaged file."""
-    return ValueError(f"{path}: truncated or corrupt NIfTI ({reason}); copy or download the file again")
+    return UserError(f"{path}: truncated or corrupt NIfTI ({reason}); copy or download the file again")
 
 
 def _check_header(path: Path, image: nib.Nifti1Image, affine: np.ndarray) -> None:
     """Refuse what is not one real number a voxel, in two to four dimensions, at a known place."""
     shape, dtype = image.shape, image.get_data_dtype()
     if not 2 <= len(shape) <= 4 and not (len(shape) > 4 and set(shape[4:]) == {1}):
-        raise ValueError(
+        raise UserError(
             f"{path}: expected 2 to 4 dimensions (X, Y, Z, time), got shape {shape}; split or reshape the file"
         )
     if min(shape) < 1:
-        raise ValueError(f"{path}: an axis is empty, shape {shape}; export the scan again")
+        raise UserError(f"{path}: an axis is empty, shape {shape}; export the scan again")
     if dtype.kind not in "iuf":
-        raise ValueError(
+        raise UserError(
             f"{path}: expected one real number a voxel, got {dtype}; convert colour or complex images first"
         )
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
-        raise ValueError(
+        raise UserError(
             f"{path}: the affine in the header is not finite or has no inverse; write the file again with a valid one"
         )
 
@@ -185,7 +187,7 @@ def _read_itk(path: Path, image: nib.Nifti1Image) -> np.ndarray:
     with _naming_damage(path):
         check_stream(path, image)  # ITK fills the missing part of a truncated file with zeros and says nothing
     stored = image.get_data_dtype()
-    refusal = ValueError(f"{path}: the file is sound, but ITK does not read its kind of NIfTI; use reader nibabel")
+    refusal = UserError(f"{path}: the file is sound, but ITK does not read its kind of NIfTI; use reader nibabel")
     if stored.name not in _ITK_DTYPES:
         raise refusal  # before ITK loads everything it has to say so, which takes half a minute
     reader = ITKReader()
@@ -208,7 +210,7 @@ def open_header(path: Path) -> tuple[Any, np.ndarray]:
     """A NIfTI file's image, its voxels unread, and its affine; both checked.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_volume`.
+        UserFileError, UserError: see `read_volume`.
     """
     check_file(path)
     with _naming_damage(path):
@@ -227,10 +229,10 @@ def refuse_bad_voxels(path: Path, bad: int, voxels: int) -> None:
     """Refuse a volume with NaN or infinite voxels.
 
     Raises:
-        ValueError: `bad` of its `voxels` are.
+        UserError: `bad` of its `voxels` are.
     """
     if bad:
-        raise ValueError(f"{path}: {bad} of {voxels} voxels are NaN or infinite; replace them by air (-1024 HU)")
+        raise UserError(f"{path}: {bad} of {voxels} voxels are NaN or infinite; replace them by air (-1024 HU)")
 
 
 READERS: dict[str, Callable[[Path, nib.Nifti1Image], np.ndarray]] = {"nibabel": _read_nibabel, "itk": _read_itk}
@@ -248,12 +250,12 @@ def read_volume(path: str | Path, reader: str = "nibabel") -> Volume:
         The volume; a 2D file becomes one slice, a single time point 3D.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: unknown reader; or the file is damaged, has more than four dimensions, an empty axis, an affine that
+        UserFileError: no such file.
+        UserError: unknown reader; or the file is damaged, has more than four dimensions, an empty axis, an affine that
             is not finite or has no inverse, or non-finite voxels. The message names the file and the mend.
     """
     if reader not in READERS:
-        raise ValueError(f"unknown reader {reader!r}: expected one of {', '.join(READERS)}")
+        raise UserError(f"unknown reader {reader!r}: expected one of {', '.join(READERS)}")
     path = Path(path)
     image, affine = open_header(path)
     values = READERS[reader](path, image)
@@ -296,14 +298,14 @@ class IntensityRange:
             path: named in the error.
 
         Raises:
-            ValueError: neither rule fits.
+            UserError: neither rule fits.
         """
         if self.low < HU_AIR:
             return 0.0
         share = self._soft / self._voxels
         if self.low >= 0 and share >= 0.05:
             return RAW_CT_OFFSET
-        raise ValueError(
+        raise UserError(
             f"{path}: cannot tell Hounsfield units from the values (minimum {self.low:g}, maximum {self.high:g}, "
             f"{share:.1%} of voxels within 900…1200). Expected CT with a minimum below {HU_AIR:g} (HU) or from 0 up with "
             f"at least 5 % within 900…1200 (HU + 1024). Is it MR, or a label map? {_OFFSET_HINT}"

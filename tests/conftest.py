@@ -8,6 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import absl.logging
 import pytest
 import torch
 from tiny_training import SMALL
@@ -30,6 +31,15 @@ def no_handler_of_ended_children():
     Commands never do both in one process; the tests do.
     """
     signal_handling._SIGCHLD_handler_set = True
+
+
+@pytest.fixture(scope="session", autouse=True)
+def streams_that_absl_leaves_open():
+    """absl (of TensorBoard, ONNX) closes the stream of its handler when logging is set up anew, unless it is Python's own.
+
+    Under pytest that stream is pytest's, and nothing can be printed after that.
+    """
+    absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 @pytest.fixture(autouse=True)

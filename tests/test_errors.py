@@ -1,4 +1,5 @@
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 from monai.transforms import Compose
 
-from monai_chd.errors import TRACEBACK_VARIABLE, short_errors, user_error
+from monai_chd.errors import TRACEBACK_VARIABLE, UserError, UserFileError, short_errors, user_error
 from monai_chd.files import writable_folder
 from monai_chd.nifti import read_volume
 from monai_chd.transforms import LoadVolumed, WindowHU
@@ -54,7 +55,7 @@ def test_mistake_is_found_under_the_errors_of_monai_itself():
     error = raised(lambda: chain({"image": "/nowhere/scan.nii.gz"}))
     assert isinstance(error, RuntimeError)
     mistake = user_error(error)
-    assert type(mistake) is FileNotFoundError and str(mistake) == "/nowhere/scan.nii.gz: no such file"
+    assert type(mistake) is UserFileError and str(mistake) == "/nowhere/scan.nii.gz: no such file"
 
 
 def test_deepest_mistake_of_the_chain_is_the_one(tmp_path):
@@ -93,6 +94,13 @@ def test_errors_of_this_test_and_of_no_place_are_no_mistakes():
     assert user_error(raised(here)) is None
     assert user_error(ValueError("never raised")) is None
     assert user_error(raised(lambda: sys.exit(2))) is None
+
+
+def test_a_mistake_can_be_caught_as_what_it_is_and_comes_whole_out_of_another_process():
+    for kind, bases in ((UserError, (ValueError,)), (UserFileError, (ValueError, FileNotFoundError, UserError))):
+        error = pickle.loads(pickle.dumps(kind("a.nii: no such file")))
+        assert type(error) is kind and str(error) == "a.nii: no such file"
+        assert all(isinstance(error, base) for base in bases)
 
 
 SCRIPT = """

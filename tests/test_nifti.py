@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from monai_chd.errors import UserError, UserFileError
 from monai_chd.nifti import READERS, detect_hu_offset, is_nifti, read_volume, stem
 
 HERE = Path(__file__).parent
@@ -377,7 +378,7 @@ def test_refusal_is_one_line_that_names_the_file_and_the_mend(tmp_path, make, re
     path = make(tmp_path)
     with pytest.raises((ValueError, FileNotFoundError), match=REFUSALS[make]) as refused:
         read_volume(path, reader)
-    assert type(refused.value) is (FileNotFoundError if make in (missing, a_folder) else ValueError)
+    assert type(refused.value) is (UserFileError if make in (missing, a_folder) else UserError)
     assert str(refused.value).startswith(f"{path}: ") and "\n" not in str(refused.value)
 
 

@@ -20,6 +20,7 @@ from zipfile import ZipInfo
 
 from tqdm import tqdm
 
+from monai_chd.errors import UserError
 from monai_chd.files import replacing, writable_folder
 from monai_chd.nifti import is_nifti
 
@@ -65,7 +66,7 @@ class Archive(Protocol):
             bar: counts bytes.
 
         Raises:
-            ValueError: damaged members, all listed.
+            UserError: damaged members, all listed.
             OSError: the disk is full, or something is in the way.
         """
 
@@ -90,7 +91,7 @@ def checked_members(archive: str, members: Sequence[Member], by_hand: str) -> li
         by_hand: command that unpacks it without this package.
 
     Raises:
-        ValueError: entries that leave the folder, are links, encrypted or repeated (all listed); or no scan.
+        UserError: entries that leave the folder, are links, encrypted or repeated (all listed); or no scan.
     """
     faults = [f"{member.name!r}: {fault}" for member in members if (fault := member.fault or _name_fault(member.name))]
     kept, taken, folders = [], set(), set()
@@ -107,13 +108,13 @@ def checked_members(archive: str, members: Sequence[Member], by_hand: str) -> li
         kept.append(Member(path, member.size, member.crc, info=member.info))
     faults += [f"{name!r}: a file and a folder" for name in sorted(taken & folders)]
     if faults:
-        raise ValueError(
+        raise UserError(
             f"{archive}: {len(faults)} entries are not unpacked, so none is: {some_of(faults, 20)}. Expected regular files below "
             f"one folder, neither encrypted nor repeated. Get it again from its source; if you trust it, {by_hand}"
         )
     if not any(is_nifti(Path(member.name)) for member in kept):
         listed = some_of([member.name for member in kept], 5) or "nothing"
-        raise ValueError(
+        raise UserError(
             f"{archive}: holds no scan; expected .nii.gz or .nii files, found {listed}; is it the right archive?"
         )
     return kept
@@ -133,24 +134,24 @@ def choose_target(source: Path, extract_to: str | Path | None, archive: Archive)
     """The folder to unpack to, made when the disk has room.
 
     Raises:
-        ValueError: none is named, it lies inside the download, cannot be written to, or the disk has too little room.
+        UserError: none is named, it lies inside the download, cannot be written to, or the disk has too little room.
     """
     total = tqdm.format_sizeof(sum(member.size for member in archive.members), "B")
     if extract_to is None:
-        raise ValueError(
+        raise UserError(
             f"{source}: an archive ({archive.name}, {len(archive.members)} files, {total} unpacked); say where to unpack it with "
             f"--extract-to DIR"
         )
     target = Path(extract_to).resolve()
     if source.is_dir() and target.is_relative_to(source):
-        raise ValueError(
+        raise UserError(
             f"{target}: inside the download {source}, where nothing is written; choose another --extract-to DIR"
         )
     there = next(place for place in (target, *target.parents) if place.exists())
     missing = [member.size for member in archive.members if not has_size(target / member.name, member.size)]
     needed, free = sum(missing) + _MARGIN, shutil.disk_usage(there).free
     if missing and needed > free:
-        raise ValueError(
+        raise UserError(
             f"{target}: too little disk: needs {tqdm.format_sizeof(needed, 'B')}, free are {tqdm.format_sizeof(free, 'B')}; make "
             f"room or choose another --extract-to DIR"
         )
@@ -183,7 +184,7 @@ def unpack_members(archive: Archive, target: Path, progress: bool) -> int:
         How many members were there already.
 
     Raises:
-        ValueError: other files stand under members' names (then nothing is written); damaged members; disk full.
+        UserError: other files stand under members' names (then nothing is written); damaged members; disk full.
     """
     before = load_state(target)
     noted: dict[str, Any] = before.get("members", {})
@@ -212,7 +213,7 @@ def unpack_members(archive: Archive, target: Path, progress: bool) -> int:
             finally:
                 _save(target, state)
     except OSError as error:
-        raise ValueError(f"{target}: unpacking stopped ({error}); run it again when that is mended") from None
+        raise UserError(f"{target}: unpacking stopped ({error}); run it again when that is mended") from None
     return len(archive.members) - len(missing)
 
 
@@ -220,10 +221,10 @@ def refuse_others(target: Path, members: Sequence[Member]) -> None:
     """Refuse to replace what is not this package's.
 
     Raises:
-        ValueError: there are such members.
+        UserError: there are such members.
     """
     if members:
-        raise ValueError(
+        raise UserError(
             f"{target}: {len(members)} files there are not the archive's, though they have its names, and are not replaced: "
             f"{some_of([member.name for member in members], 20)}; nothing was unpacked. Choose another --extract-to DIR, or move "
             f"them away (remove them if you know them for the remains of an unpacking)"

@@ -16,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from monai_chd.archives.members import Member, checked_members, crc_of, has_size, refuse_others
+from monai_chd.errors import UserError, UserFileError
 
 _FOLDER = ".monai-chd-rar"
 """In the folder unpacked to, while a tool unpacks there."""
@@ -64,7 +65,7 @@ class RarArchive:
             found = folder / member.name
             plain = found.resolve() == found and has_size(found, member.size)
             if not plain or member.crc not in (None, crc_of(found)):
-                raise ValueError(f"{self.name}: {member.name} did not come out as listed; {self.by_hand}")
+                raise UserError(f"{self.name}: {member.name} did not come out as listed; {self.by_hand}")
         unsure = [one for one in missing if one.crc is None and has_size(target / one.name, one.size)]
         refuse_others(
             target, [one for one in unsure if not filecmp.cmp(folder / one.name, target / one.name, shallow=False)]
@@ -81,8 +82,8 @@ def open_rar(path: Path) -> RarArchive:
     """List a RAR by the first tool that can, and prove that it is safe.
 
     Raises:
-        FileNotFoundError: no tool is installed; the message has how to get one.
-        ValueError: no tool can read it, unsafe entries, or no scan.
+        UserFileError: no tool is installed; the message has how to get one.
+        UserError: no tool can read it, unsafe entries, or no scan.
     """
     by_hand = f"run: 7z x {path} -oDIR, or: unrar x {path} DIR/, or: bsdtar -xf {path} -C DIR; then name DIR instead"
     failed = []
@@ -95,8 +96,8 @@ def open_rar(path: Path) -> RarArchive:
             continue
         return RarArchive(path.name, checked_members(str(path), members, by_hand), by_hand, path, tool)
     if failed:
-        raise ValueError(f"{path}: cannot be read: {'; '.join(failed)}. Download it again, or {by_hand}")
-    raise FileNotFoundError(
+        raise UserError(f"{path}: cannot be read: {'; '.join(failed)}. Download it again, or {by_hand}")
+    raise UserFileError(
         f"{path}: a .rar needs 7-Zip or bsdtar, and neither is installed; install one (Debian, Ubuntu: sudo apt install 7zip, or "
         f"libarchive-tools; macOS: brew install sevenzip; Windows: winget install 7zip.7zip) and run it again, or {by_hand}"
     )
@@ -117,13 +118,13 @@ def _run(command: list[str]) -> str:
     """Output of a tool; never asks for a password.
 
     Raises:
-        ValueError: it failed; the message is what it said.
+        UserError: it failed; the message is what it said.
     """
     environment = {**os.environ, "LC_ALL": "C.UTF-8"}
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=environment)
     output, said = done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
     if done.returncode:
-        raise ValueError(f"{Path(command[0]).name}: {' '.join((said or output).split())[-300:]}")
+        raise UserError(f"{Path(command[0]).name}: {' '.join((said or output).split())[-300:]}")
     return output
 
 

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from monai_chd.archives.members import CHUNK, Member, checked_members, some_of
 from monai_chd.archives.zip_volumes import DAMAGE, Volume, end_record
+from monai_chd.errors import UserError
 
 _READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 
@@ -120,7 +121,7 @@ class ZipArchive:
             except DAMAGE as error:
                 damaged.append(f"{member.name} in {some_of(self._volumes_of(member), 3)} ({error})")
         if damaged:
-            raise ValueError(
+            raise UserError(
                 f"{self.name}: {len(damaged)} damaged members, not unpacked: {some_of(damaged, 20)}; download these volumes "
                 f"again and run it again (the other members are in {target} and stay)"
             )
@@ -154,7 +155,7 @@ def open_zip(volumes: Sequence[Volume], stack: ExitStack) -> ZipArchive:
     """Open the volumes of a ZIP, all of them in order, and prove that it is whole and safe; `stack` closes it.
 
     Raises:
-        ValueError: volumes cut short, a damaged directory, unsafe entries, or no scan.
+        UserError: volumes cut short, a damaged directory, unsafe entries, or no scan.
     """
     last = volumes[-1]
     renamed = f"{last.key[0]}.zip"
@@ -169,11 +170,11 @@ def open_zip(volumes: Sequence[Volume], stack: ExitStack) -> ZipArchive:
         infos = _absolute(stream, joined)
         short = _cut_short(file, joined, infos, stream.start_dir)
     except DAMAGE as error:
-        raise ValueError(
+        raise UserError(
             f"{last.place}: its directory cannot be read ({error}); download it again, or unpack by hand: {by_hand}"
         ) from error
     if short:
-        raise ValueError(f"volumes cut short: {some_of(short, 20)}; download them again")
+        raise UserError(f"volumes cut short: {some_of(short, 20)}; download them again")
     members = checked_members(last.place, [_zip_member(info) for info in infos], by_hand)
     return ZipArchive(last.key[0], members, volumes, stream)
 

@@ -23,6 +23,7 @@ from monai_chd.archives.members import (
 from monai_chd.archives.rar import is_rar, open_rar
 from monai_chd.archives.split_zip import open_zip
 from monai_chd.archives.zip_volumes import Volume, check_last, complete_set, is_one_of_many, is_volume_name, volumes_in
+from monai_chd.errors import UserError, UserFileError
 from monai_chd.nifti import is_nifti
 
 
@@ -42,13 +43,13 @@ def unpack(source: str | Path, extract_to: str | Path | None = None, *, progress
         The folder with the scans: `source`, or the folder below `extract_to` in which all unpacked files lie.
 
     Raises:
-        FileNotFoundError: no scan and no archive; a volume is missing; no tool for a `.rar`.
-        ValueError: archive and no `extract_to`; a volume of the wrong size; unsafe, encrypted, repeated or damaged members;
+        UserFileError: no scan and no archive; a volume is missing; no tool for a `.rar`.
+        UserError: archive and no `extract_to`; a volume of the wrong size; unsafe, encrypted, repeated or damaged members;
             too little disk; other files under names of the archive; scans of an unpacking that was interrupted.
     """
     folder, source = Path(source), Path(source).resolve()
     if not source.exists():
-        raise FileNotFoundError(f"{folder}: no such file or folder; name the downloaded archive or the folder of scans")
+        raise UserFileError(f"{folder}: no such file or folder; name the downloaded archive or the folder of scans")
     files = _files(source)
     if source.is_dir() and any(is_nifti(path) for path in files):
         _refuse_half(source)
@@ -84,7 +85,7 @@ def _refuse_half(source: Path) -> None:
         state = load_state(parent)
         inside = parent / str(state.get("folder", "."))
         if state and not state.get("complete") and (source.is_relative_to(inside) or inside.is_relative_to(source)):
-            raise ValueError(
+            raise UserError(
                 f"{source}: unpacking {state['archive']} did not end, so scans are missing here; run it again with the "
                 f"archive and --extract-to {parent} (what is done is not done again), or remove {parent / STATE} to take "
                 f"what is there"
@@ -105,7 +106,7 @@ def _open(source: Path, files: list[Path], stack: ExitStack) -> Archive:
     if source.is_file() and source not in rars:
         rars, sets = [], {name: found for name, found in sets.items() if name == volumes_in(source)[0].key[0]}
     if not rars and not sets:
-        raise FileNotFoundError(
+        raise UserFileError(
             f"{source}: no scan (.nii.gz, .nii) and no archive of scans found; expected the volumes NAME.z01 … and "
             f"NAME.change2zip or NAME.zip, a .zip or a .rar; found {some_of([path.name for path in files]) or 'nothing'}"
         )
@@ -113,7 +114,7 @@ def _open(source: Path, files: list[Path], stack: ExitStack) -> Archive:
         for found in sets.values():
             check_last(found)  # an outer ZIP cut short passes for another archive
         names = [path.name for path in rars] + [f"{name}.*" for name in sets]
-        raise ValueError(f"{source}: {len(names)} archives ({some_of(names)}); name the file of the one to unpack")
+        raise UserError(f"{source}: {len(names)} archives ({some_of(names)}); name the file of the one to unpack")
     if rars:
         return open_rar(rars[0])
     name, found = sets.popitem()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from monai_chd.archives.members import some_of
+from monai_chd.errors import UserError, UserFileError
 from monai_chd.nifti import is_nifti
 
 _VOLUME = re.compile(r"(?P<set>.+)\.(?:z(?P<number>\d\d+)|zip|change2zip)", re.IGNORECASE)
@@ -81,7 +82,7 @@ def volumes_in(path: Path) -> list[Volume]:
     """The volumes a file holds: those packed in it when it is an outer ZIP, else itself.
 
     Raises:
-        ValueError: it cannot be read.
+        UserError: it cannot be read.
     """
     itself = Volume(path.name, path.stat().st_size, path)
     end = end_record(itself)
@@ -110,7 +111,7 @@ def end_record(volume: Volume) -> End | None:
             file.seek(max(0, volume.size - 22 - 0xFFFF))
             tail = file.read()
     except DAMAGE as error:
-        raise ValueError(f"{volume.place}: cannot be read ({error}); download {volume.file.name} again") from error
+        raise UserError(f"{volume.place}: cannot be read ({error}); download {volume.file.name} again") from error
     at = tail.rfind(b"PK\5\6")
     if not 0 <= at <= len(tail) - 22:
         return None
@@ -123,14 +124,14 @@ def check_last(found: Mapping[int, Volume]) -> End | None:
     """The end record of a set's last volume, None when that volume is missing.
 
     Raises:
-        ValueError: the volume does not end with one.
+        UserError: the volume does not end with one.
     """
     last = found.get(_LAST)
     end = end_record(last) if last else None
     if last and end is None:
         with last.open() as file:
             head = file.read(16)
-        raise ValueError(
+        raise UserError(
             f"{last.place}: cut short, or no ZIP: {last.size} bytes that begin with {head!r} and do not end with a ZIP's "
             f"directory; download {last.file.name} again"
         )
@@ -146,8 +147,8 @@ def complete_set(source: Path, name: str, found: Mapping[int, Volume]) -> list[V
         found: volumes by their number in it.
 
     Raises:
-        FileNotFoundError: volumes are missing.
-        ValueError: a volume too many, or a last one without its end.
+        UserFileError: volumes are missing.
+        UserError: a volume too many, or a last one without its end.
     """
     last, end = found.get(_LAST), check_last(found)
     count = end.disk if end else max(found)
@@ -156,13 +157,13 @@ def complete_set(source: Path, name: str, found: Mapping[int, Volume]) -> list[V
     missing += [] if last else [f"{name}.change2zip (or {name}.zip), the last volume"]
     if missing:
         expected = f"{some_of(names, 1)}{f' to {names[-1]}' if count > 1 else ''} and the last, .change2zip or .zip"
-        raise FileNotFoundError(
+        raise UserFileError(
             f"{source}: {len(missing)} of {count + 1} volumes missing: {some_of(missing, 20)}; expected {expected}; put all of "
             f"them into one folder"
         )
     extra = [found[number].place for number in sorted(found) if number > count]
     if extra:
-        raise ValueError(
+        raise UserError(
             f"{some_of(extra)}: no part of {last and last.place}, which closes {count + 1} volumes; move it away"
         )
     return [*(found[number] for number in range(1, count + 1)), *([last] if last else [])]

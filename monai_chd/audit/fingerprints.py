@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from monai_chd.errors import UserError
 from monai_chd.nifti import check_file, detect_hu_offset
 from monai_chd.processes import end_with_parent
 
@@ -88,7 +89,7 @@ def _fill(scan: Scan, path: Path, hu_offset: float | None) -> None:
     image: Any = nib.load(path)
     affine = np.asarray(image.affine, np.float64)
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
-        raise ValueError(f"{path}: the affine in the header is not finite or has no inverse")
+        raise UserError(f"{path}: the affine in the header is not finite or has no inverse")
     # stored values, not scaled ones: ranks do not change with the scale, and float64 would need four times the memory
     stored = np.asanyarray(image.dataobj.get_unscaled())
     stored = stored.reshape((*stored.shape[:3], 1, 1)[:3] + ((-1,) if math.prod(stored.shape[3:]) > 1 else ()))
@@ -104,7 +105,7 @@ def _fill(scan: Scan, path: Path, hu_offset: float | None) -> None:
     elif stored.ndim == 3:
         scan.bright = _bright(thin[::2, ::2, ::2] * slope + intercept, hu_offset, path)
     if not np.isfinite(thin).all():
-        raise ValueError(f"{path}: has voxels that are NaN or infinite")
+        raise UserError(f"{path}: has voxels that are NaN or infinite")
     cells = _cells(thin if slope > 0 else -thin.astype(np.float32))
     if cells is not None:
         turned = [nib.orientations.apply_orientation(volume, to_head) for volume in cells]

@@ -19,6 +19,7 @@ from monai_chd.audit.confounders import describe
 from monai_chd.audit.fingerprints import Scan, scan_files
 from monai_chd.audit.likeness import Likeness, compare_all, score_limit
 from monai_chd.audit.records import Item, patient_key, problem, read_records
+from monai_chd.errors import UserError
 from monai_chd.files import replacing
 
 COPIES = ("same bytes", "near duplicate")
@@ -50,11 +51,11 @@ def audit(
         false for those that an audit had to leave out), and what `confounders.describe` returns; plain JSON values.
 
     Raises:
-        FileNotFoundError: no such datalist.
-        ValueError: not a datalist at all, or fewer than one process.
+        UserFileError: no such datalist.
+        UserError: not a datalist at all, or fewer than one process.
     """
     if processes < 1:
-        raise ValueError(f"processes: expected 1 or more, came {processes}")
+        raise UserError(f"processes: expected 1 or more, came {processes}")
     started = time.perf_counter()
     items, classes, problems = read_records(Path(datalist), dataset_dir)
     other: list[Item] = []

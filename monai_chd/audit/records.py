@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_chd.cohort.datalist import PARTS
+from monai_chd.errors import UserError, UserFileError
 from monai_chd.labels import CLASSES
 
 
@@ -46,19 +47,19 @@ def read_records(
         cohort: what to call it, "" for the one that is audited.
 
     Raises:
-        FileNotFoundError: no such datalist.
-        ValueError: not a datalist at all, or an empty one.
+        UserFileError: no such datalist.
+        UserError: not a datalist at all, or an empty one.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such datalist; make one with `monai-chd prepare COHORT --out WORK`")
+        raise UserFileError(f"{path}: no such datalist; make one with `monai-chd prepare COHORT --out WORK`")
     try:
         content = json.loads(path.read_text())
         parts = {part: list(content.get(part, [])) for part in PARTS}
         root = path.parent / str(content.get("root", "")) if dataset_dir is None else Path(dataset_dir)
     except (ValueError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path}: not a datalist ({error}); expected JSON with {' and '.join(PARTS)}") from error
+        raise UserError(f"{path}: not a datalist ({error}); expected JSON with {' and '.join(PARTS)}") from error
     if not any(parts.values()):
-        raise ValueError(f"{path}: no case in it; expected lists named {' and '.join(PARTS)}")
+        raise UserError(f"{path}: no case in it; expected lists named {' and '.join(PARTS)}")
     items, problems = [], []
     for part, records in parts.items():
         for number, record in enumerate(records):

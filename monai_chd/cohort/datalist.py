@@ -25,6 +25,7 @@ from monai_chd.cohort.inspection import add_confounders, inspect_scans
 from monai_chd.cohort.joining import Case, Cohort, find_scans, find_scans_by, join, nifti_files
 from monai_chd.cohort.layouts import CohortConfig, load_cohort
 from monai_chd.cohort.splits import check_choices, draw_split
+from monai_chd.errors import UserError, UserFileError
 from monai_chd.files import replacing, writable_folder
 from monai_chd.labels import CLASSES
 
@@ -42,7 +43,7 @@ def find_inputs(source: str | Path) -> list[dict[str, str]]:
     """
     source = Path(source).resolve()
     if not source.exists():
-        raise FileNotFoundError(f"{source}: no such file or folder; name a NIfTI file or a folder of them")
+        raise UserFileError(f"{source}: no such file or folder; name a NIfTI file or a folder of them")
     paths = find_scans(source) if source.is_dir() else [source]
     others = (
         sorted({path.name for path in nifti_files(source)} - {path.name for path in paths}) if source.is_dir() else []
@@ -69,7 +70,7 @@ class Choices:
         skip_bad: leave bad rows and scans out, listed in `excluded.csv`, instead of stopping.
 
     Raises:
-        ValueError: folds, test fraction or seed out of range.
+        UserError: folds, test fraction or seed out of range.
     """
 
     table: str | Path | None = None
@@ -105,8 +106,8 @@ def prepare(
         The datalist, as written.
 
     Raises:
-        FileNotFoundError: no folder, scans, table, rule or cohort file.
-        ValueError: bad rows or scans (all listed at once), a rule or cohort file that is none, too few patients for the
+        UserFileError: no folder, scans, table, rule or cohort file.
+        UserError: bad rows or scans (all listed at once), a rule or cohort file that is none, too few patients for the
             folds, or `out` already holds another split.
     """
     folder, out = Path(source).resolve(), Path(out).resolve()
@@ -139,7 +140,7 @@ def _refuse_problems(joined: Cohort, folder: Path, table: str) -> None:
     """Stop at bad rows or scans, all listed at once."""
     if joined.problems:
         listed = "\n  ".join(joined.problems)
-        raise ValueError(
+        raise UserError(
             f"{len(joined.problems)} bad rows or scans in {folder} with {table}:\n  {listed}\n"
             f"Mend them, or leave them out with --skip-bad (they are then listed in excluded.csv)"
         )
@@ -162,7 +163,7 @@ def _image_sheet(folder: Path, ages: bool) -> ImageSheet:
     if path is not None:
         return read_image_info(path, ages=ages)
     if ages:
-        raise FileNotFoundError(
+        raise UserFileError(
             f"{folder}: --confounders records ages, but there is no imagechd_dataset_image_info.xlsx to take them from"
         )
     return ImageSheet()
@@ -230,7 +231,7 @@ def _write(datalist: dict[str, Any], excluded: list[dict[str, str]], out: Path) 
     path = out / "datalist.json"
     if path.exists() and _holds_another_split(path, datalist):
         # a split drawn again after a training is how a test set leaks; so a split is never replaced
-        raise ValueError(
+        raise UserError(
             f"{path}: holds another split (other scans, table, rule, seed, folds or test part); choose another --out, or "
             f"remove it yourself if no model was trained on it"
         )
@@ -246,36 +247,36 @@ def read_datalist(path: str | Path) -> dict[str, Any]:
     """Read and check a datalist file.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not JSON, keys or classes not as expected, a record without its keys, a patient in two parts or folds.
+        UserFileError: no such file.
+        UserError: not JSON, keys or classes not as expected, a record without its keys, a patient in two parts or folds.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such datalist; make one with `monai-chd prepare COHORT --out WORK`")
+        raise UserFileError(f"{path}: no such datalist; make one with `monai-chd prepare COHORT --out WORK`")
     try:
         datalist = json.loads(path.read_text())
         classes, records = datalist["classes"], [(part, record) for part in PARTS for record in datalist[part]]
         root = datalist["root"]
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path}: not a datalist ({type(error).__name__}: {error}); expected root, classes, training, test"
         ) from error
     if classes != list(CLASSES):
-        raise ValueError(f"{path}: expected classes {list(CLASSES)}, got {classes}")
+        raise UserError(f"{path}: expected classes {list(CLASSES)}, got {classes}")
     if not isinstance(root, str):
-        raise ValueError(f"{path}: expected root to be the folder that images are relative to, got {root!r}")
+        raise UserError(f"{path}: expected root to be the folder that images are relative to, got {root!r}")
     for part, record in records:
         _check_record(path, part, record)
     repeated = [image for image, count in Counter(record["image"] for _, record in records).items() if count > 1]
     if repeated:
-        raise ValueError(f"{path}: images that stand in it more than once: {', '.join(repeated)}")
+        raise UserError(f"{path}: images that stand in it more than once: {', '.join(repeated)}")
     places: dict[str, set[str]] = {}
     for part, record in records:
         place = "the test part" if part == "test" else f"fold {record['fold']}"
         places.setdefault(str(record["patient"]), set()).add(place)
     twice = [f"{patient} ({' and '.join(sorted(where))})" for patient, where in places.items() if len(where) > 1]
     if twice:
-        raise ValueError(
+        raise UserError(
             f"{path}: patients in more than one place: {', '.join(twice)}; a patient belongs to one fold or part"
         )
     return datalist  # type: ignore[no-any-return]
@@ -284,16 +285,16 @@ def read_datalist(path: str | Path) -> dict[str, Any]:
 def _check_record(path: Path, part: str, record: Any) -> None:
     """Refuse a record that lacks a key, or has a label or fold that is none."""
     if not isinstance(record, dict):
-        raise ValueError(f"{path}: expected {part} records with image, label and patient, got {record!r}")
+        raise UserError(f"{path}: expected {part} records with image, label and patient, got {record!r}")
     keys = {"image", "label", "patient"} | ({"fold"} if part == "training" else set())
     if missing := keys - record.keys():
-        raise ValueError(f"{path}: {part} record {record.get('image', record)} lacks {', '.join(sorted(missing))}")
+        raise UserError(f"{path}: {part} record {record.get('image', record)} lacks {', '.join(sorted(missing))}")
     if not isinstance(record["image"], str):
-        raise ValueError(f"{path}: expected the path of an image, got {record['image']!r}")
+        raise UserError(f"{path}: expected the path of an image, got {record['image']!r}")
     if type(record["label"]) is not int or record["label"] not in range(len(CLASSES)):
-        raise ValueError(f"{path}: {record['image']}: label {record['label']!r}; expected 0 to {len(CLASSES) - 1}")
+        raise UserError(f"{path}: {record['image']}: label {record['label']!r}; expected 0 to {len(CLASSES) - 1}")
     if part == "training" and (type(record["fold"]) is not int or record["fold"] < 0):
-        raise ValueError(f"{path}: {record['image']}: fold {record['fold']!r}; expected a whole number from 0")
+        raise UserError(f"{path}: {record['image']}: fold {record['fold']!r}; expected a whole number from 0")
 
 
 def dataset_dir(datalist: str | Path) -> str:
@@ -314,13 +315,13 @@ def load_cases(datalist: str | Path, dataset_dir: str | Path, fold: int = 0) -> 
         {"train": […], "validate": […], "test": […]}; `label` is an index into `labels.CLASSES`, `patient` text.
 
     Raises:
-        FileNotFoundError: no datalist, or images that are not there (all listed).
-        ValueError: no such fold, or see `read_datalist`.
+        UserFileError: no datalist, or images that are not there (all listed).
+        UserError: no such fold, or see `read_datalist`.
     """
     content = read_datalist(datalist)
     folds = sorted({record["fold"] for record in content["training"]})
     if fold not in folds:
-        raise ValueError(f"fold: expected one of {folds} of {datalist}, got {fold!r}")
+        raise UserError(f"fold: expected one of {folds} of {datalist}, got {fold!r}")
     parts: dict[str, list[dict[str, Any]]] = {"train": [], "validate": [], "test": []}
     missing = []
     for part in PARTS:
@@ -336,7 +337,7 @@ def load_cases(datalist: str | Path, dataset_dir: str | Path, fold: int = 0) -> 
             name = "test" if part == "test" else "validate" if record["fold"] == fold else "train"
             parts[name].append(case)
     if missing:
-        raise FileNotFoundError(
+        raise UserFileError(
             f"{len(missing)} scans of {datalist} are not in {dataset_dir}: {', '.join(missing[:5])}"
             f"{' …' if len(missing) > 5 else ''}; give their folder with --dataset_dir"
         )
@@ -347,11 +348,11 @@ def class_weights(cases: Sequence[dict[str, Any]]) -> torch.Tensor:
     """Weights of the classes, inverse to their counts ("balanced" of scikit-learn), shape (K,), order of `labels.CLASSES`.
 
     Raises:
-        ValueError: a class without a case.
+        UserError: a class without a case.
     """
     labels = [case["label"] for case in cases]
     absent = [name for index, name in enumerate(CLASSES) if index not in labels]
     if absent:
-        raise ValueError(f"the training part of this fold has no case of {', '.join(absent)}")
+        raise UserError(f"the training part of this fold has no case of {', '.join(absent)}")
     weights = compute_class_weight("balanced", classes=np.arange(len(CLASSES)), y=np.array(labels))
     return torch.as_tensor(weights, dtype=torch.float32)

@@ -15,6 +15,7 @@ from monai_chd.cohort.layout_tables import read_cohort
 from monai_chd.cohort.layouts import CohortConfig
 from monai_chd.cohort.rules import DEFAULT, Rule, load_rule
 from monai_chd.cohort.tables import Diagnosis, Table, find_table, load_table
+from monai_chd.errors import UserError
 from monai_chd.labels import NORMAL
 
 
@@ -57,11 +58,11 @@ def read_diagnoses(
         normal: one of `imagechd.NORMALS`.
 
     Raises:
-        FileNotFoundError: no table or rule.
-        ValueError: a table, rule or choice that is wrong, or that does not go with the cohort.
+        UserFileError: no table or rule.
+        UserError: a table, rule or choice that is wrong, or that does not go with the cohort.
     """
     if normal not in imagechd.NORMALS:
-        raise ValueError(f"normal: expected one of {', '.join(imagechd.NORMALS)}, got {normal!r}")
+        raise UserError(f"normal: expected one of {', '.join(imagechd.NORMALS)}, got {normal!r}")
     policy = load_rule(rule or (config.rule if config else "") or DEFAULT)
     if config is None or not config.info_files:
         table = table or (folder / config.table if config and config.table else find_table(folder))
@@ -69,7 +70,7 @@ def read_diagnoses(
     name = "info files" if table is None else table.name
     if not found.has_flags:
         if rule is not None or normal != imagechd.NORMALS[0]:
-            raise ValueError(
+            raise UserError(
                 f"{name}: holds classes, not diagnosis flags; --rule and --normal have no say there, leave them out"
             )
         return Diagnoses(name, found.rows, found.notes, None, None, False)
@@ -85,12 +86,12 @@ def _check_fits(policy: Rule, normal: str, why_not: str, name: str) -> None:
     if not why_not:
         return
     if policy.cohort:
-        raise ValueError(
+        raise UserError(
             f"rule {policy.name}: lists patients of {policy.cohort}, and {name} is not its table: {why_not}; choose a rule "
             f"without a list, such as {DEFAULT}"
         )
     if normal != imagechd.NORMALS[0]:
-        raise ValueError(
+        raise UserError(
             f"normal {normal}: rests on other sources about the patients of ImageCHD, and {name} is not its table: {why_not}; "
             f"leave --normal out (unflagged)"
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from monai_chd.cohort.tables import IMAGE_INFO, is_shadow, text_of
+from monai_chd.errors import UserError, UserFileError
 
 FIRST_ID = 1000
 """The id of a scan is its idx in the sheet plus this."""
@@ -52,13 +53,13 @@ def find_image_info(folder: Path) -> Path | None:
     """The sheet of a cohort folder, in any case of letters and depth; None when there is none.
 
     Raises:
-        ValueError: there are several.
+        UserError: there are several.
     """
     found = [p for p in sorted(folder.rglob("*.[xX][lL][sS][xX]")) if p.name.lower().endswith(IMAGE_INFO)]
     found = [path for path in found if path.is_file() and not is_shadow(path)]
     if len(found) > 1:
         listed = ", ".join(str(path.relative_to(folder)) for path in found)
-        raise ValueError(f"{folder}: several sheets of images ({listed}); keep the one that belongs to the scans")
+        raise UserError(f"{folder}: several sheets of images ({listed}); keep the one that belongs to the scans")
     return found[0] if found else None
 
 
@@ -70,15 +71,15 @@ def read_image_info(path: Path, *, ages: bool = False) -> ImageSheet:
         ages: work out `age_years` too.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a workbook, or no row of it has an idx.
+        UserFileError: no such file.
+        UserError: not a workbook, or no row of it has an idx.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such sheet of images")
+        raise UserFileError(f"{path}: no such sheet of images")
     try:
         frame = pd.read_excel(path, header=None, dtype=object, keep_default_na=False, engine="openpyxl")
     except Exception as error:  # the parsers raise a dozen types for a damaged file, with cells in their text
-        raise ValueError(
+        raise UserError(
             f"{path}: cannot be read as a workbook ({type(error).__name__}); copy or download it again"
         ) from error
     sheet, seen = ImageSheet(), set()
@@ -95,7 +96,7 @@ def read_image_info(path: Path, *, ages: bool = False) -> ImageSheet:
             seen.add(patient)
             sheet.scans[patient] = _info(values, ages, f"{path.name}, row {number} ({patient})", sheet.notes)
     if not seen:
-        raise ValueError(
+        raise UserError(
             f"{path}: no row holds an idx; expected rows of keys and values (idx, 1, …, PixelSpacing, 0.3, …)"
         )
     return sheet

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from monai_chd.cohort import imagechd
 from monai_chd.cohort.imagechd_image_info import ImageInfo
 from monai_chd.cohort.joining import Case, Cohort, relative_name
+from monai_chd.errors import UserError
 from monai_chd.nifti import detect_hu_offset, read_volume, stem
 
 MILLIMETRES = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
@@ -122,11 +123,11 @@ def read_label_map(path: Path, image: Path, shape: tuple[int, ...]) -> LabelMap:
         shape: of the scan.
 
     Raises:
-        ValueError: damaged, of another shape than the scan, or with voxels that are no numbers.
+        UserError: damaged, of another shape than the scan, or with voxels that are no numbers.
     """
     voxels = read_volume(path).values
     if voxels.shape != shape:
-        raise ValueError(
+        raise UserError(
             f"{path}: label map of {_size(voxels.shape)} voxels, but {image.name} has {_size(shape)}; put the label map that "
             f"belongs to the scan beside it, or take it away"
         )

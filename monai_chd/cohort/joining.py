@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from monai_chd.cohort.tables import Diagnosis
+from monai_chd.errors import UserFileError
 from monai_chd.nifti import is_nifti, stem
 
 LABEL_MAP_WORDS = ("label", "labels", "seg", "mask", "gt")
@@ -73,7 +74,7 @@ def find_scans(folder: Path) -> list[Path]:
     """NIfTI files below a folder that are scans: no label maps (`…_label`, `…_seg`, `…_mask`), no `._` shadows.
 
     Raises:
-        FileNotFoundError: no such folder, or no scan in it.
+        UserFileError: no such folder, or no scan in it.
     """
     scans = [
         path
@@ -81,7 +82,7 @@ def find_scans(folder: Path) -> list[Path]:
         if stem(path).lower().replace("-", "_").split("_")[-1] not in LABEL_MAP_WORDS
     ]
     if not scans:
-        raise FileNotFoundError(
+        raise UserFileError(
             f"{folder}: no scan found; expected .nii.gz or .nii files in it or below it (DICOM: convert it first, for "
             f"example with dcm2niix)"
         )
@@ -92,10 +93,10 @@ def nifti_files(folder: Path) -> list[Path]:
     """All NIfTI files below a folder.
 
     Raises:
-        FileNotFoundError: no such folder.
+        UserFileError: no such folder.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of scans")
+        raise UserFileError(f"{folder}: no such folder of scans")
     return [path for path in sorted(folder.rglob("*")) if is_nifti(path) and path.is_file()]
 
 
@@ -103,13 +104,13 @@ def find_scans_by(pattern: re.Pattern[str], folder: Path) -> dict[Path, str]:
     """Scans below a folder whose path matches a pattern, and the patient that its group names.
 
     Raises:
-        FileNotFoundError: no such folder, or no file matches.
+        UserFileError: no such folder, or no file matches.
     """
     files = nifti_files(folder)
     matches = {path: pattern.search(path.relative_to(folder).as_posix()) for path in files}
     owners = {path: match[1] or "" for path, match in matches.items() if match}
     if not owners:
-        raise FileNotFoundError(
+        raise UserFileError(
             f"{folder}: none of {len(files)} NIfTI files matches id_pattern {pattern.pattern!r} of the cohort file"
             + (f"; the first is {files[0].relative_to(folder).as_posix()}" if files else "")
         )

@@ -23,6 +23,7 @@ from monai_chd.cohort.tables import (
     read_cells,
     text_of,
 )
+from monai_chd.errors import UserError, UserFileError
 from monai_chd.labels import CLASSES, CYANOTIC, FLAGS, NORMAL, UNDETERMINED
 
 
@@ -36,18 +37,18 @@ def read_cohort(config: CohortConfig, folder: Path, table: Path | None, rule: Ru
         rule: turns flags into a class.
 
     Raises:
-        FileNotFoundError: no table, or no info file.
-        ValueError: a table without the columns named, or empty.
+        UserFileError: no table, or no info file.
+        UserError: a table without the columns named, or empty.
     """
     if config.info_files is not None:
         return _read_info_files(config, folder, rule)
     if table is None:
-        raise FileNotFoundError(f"{folder}: no table given for cohort {config.name}")
+        raise UserFileError(f"{folder}: no table given for cohort {config.name}")
     frame, _ = read_cells(table)
     columns = named_columns(frame)
     wanted = [config.id_column, config.class_column, *config.flag_columns]
     if absent := [name for name in wanted if name and name.strip().lower() not in columns]:
-        raise ValueError(
+        raise UserError(
             f"{table}: no column {', '.join(map(repr, absent))}, which cohort {config.name} names; got "
             f"{', '.join(map(str, frame.columns))}"
         )
@@ -58,7 +59,7 @@ def read_cohort(config: CohortConfig, folder: Path, table: Path | None, rule: Ru
         if (row := _row(config, cells, columns, patient_id(text_of(cells[id_column])), number, rule)) is not None
     ]
     if not rows:
-        raise ValueError(f"{table}: the table has a header but no rows")
+        raise UserError(f"{table}: the table has a header but no rows")
     known = {id_column, *(columns[name.strip().lower()] for name in config.flag_columns)}
     notes = extra_flags(frame, known, rows) if config.flag_columns else []
     return Table(rows, notes, _has_flags(config))
@@ -139,7 +140,7 @@ def _read_info_files(config: CohortConfig, folder: Path, rule: Rule) -> Table:
             )
             rows.append(_diagnose(row, meanings, problem, rule))
     if not rows:
-        raise FileNotFoundError(
+        raise UserFileError(
             f"{folder}: no info file of cohort {config.name} found; expected paths like {_pattern(config)}"
         )
     return Table(rows, [], _has_flags(config))

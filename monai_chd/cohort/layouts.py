@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from monai_chd.errors import UserError, UserFileError
 from monai_chd.labels import CLASSES, FLAGS, UNDETERMINED
 
 COHORTS = Path(__file__).with_name("layout_files")
@@ -66,23 +67,21 @@ def load_cohort(name: str | Path) -> CohortConfig:
     """Read a cohort file by the name of an example or by its path.
 
     Raises:
-        FileNotFoundError: neither.
-        ValueError: not JSON, or keys or values that are wrong; all are said at once.
+        UserFileError: neither.
+        UserError: not JSON, or keys or values that are wrong; all are said at once.
     """
     path = COHORTS / f"{name}.json" if str(name) in shipped() else Path(name)
     if not path.is_file():
-        raise FileNotFoundError(
+        raise UserFileError(
             f"{name}: no such cohort file; expected one of {', '.join(shipped())}, or a file like those in {COHORTS}"
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a cohort file, since it is not JSON ({error})") from error
+        raise UserError(f"{path}: not a cohort file, since it is not JSON ({error})") from error
     faults = _faults(content)
     if faults:
-        raise ValueError(
-            f"{path}: not a cohort file: {'; '.join(faults)}. What each key means: {COHORTS / 'README.md'}"
-        )
+        raise UserError(f"{path}: not a cohort file: {'; '.join(faults)}. What each key means: {COHORTS / 'README.md'}")
     info = content.get("info_files", {})
     rule = content.get("rule", "")
     return CohortConfig(

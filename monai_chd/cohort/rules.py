@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monai_chd.errors import UserError, UserFileError
 from monai_chd.labels import CLASSES, FLAGS, RULES, UNDETERMINED, Step, deciding_step, steps_of
 
 DEFAULT = "strict"
@@ -46,7 +47,7 @@ class Rule:
             flags: names out of `labels.FLAGS`, in the order to name them.
 
         Raises:
-            ValueError: a name that is no flag.
+            UserError: a name that is no flag.
         """
         flags = tuple(flags)
         step = deciding_step(flags, self.steps)
@@ -87,21 +88,21 @@ def load_rule(name: str | Path = DEFAULT) -> Rule:
     """Read a rule by the name of a shipped one or the path of a file.
 
     Raises:
-        FileNotFoundError: neither.
-        ValueError: not JSON, or not a rule; all that is wrong is said at once.
+        UserFileError: neither.
+        UserError: not JSON, or not a rule; all that is wrong is said at once.
     """
     path = RULES / f"{name}.json" if str(name) in shipped() else Path(name)
     if not path.is_file():
-        raise FileNotFoundError(
+        raise UserFileError(
             f"{name}: no such rule; expected one of {', '.join(shipped())}, or a file like those in {RULES}"
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a rule, since it is not JSON ({error})") from error
+        raise UserError(f"{path}: not a rule, since it is not JSON ({error})") from error
     faults = _faults(content)
     if faults:
-        raise ValueError(f"{path}: not a rule: {'; '.join(faults)}. Its form: {RULES / 'rule.schema.json'}")
+        raise UserError(f"{path}: not a rule: {'; '.join(faults)}. Its form: {RULES / 'rule.schema.json'}")
     ids = content.get("ids")
     return Rule(
         content["name"],

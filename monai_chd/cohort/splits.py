@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
+from monai_chd.errors import UserError
 from monai_chd.labels import CLASSES
 
 
@@ -18,14 +19,14 @@ def check_choices(folds: int, test_fraction: float, seed: int) -> None:
     """Refuse choices out of range before anything is read.
 
     Raises:
-        ValueError: names the first of them.
+        UserError: names the first of them.
     """
     if folds < 2:
-        raise ValueError(f"folds: expected 2 or more, got {folds}")
+        raise UserError(f"folds: expected 2 or more, got {folds}")
     if not 0 <= test_fraction < 1:
-        raise ValueError(f"test fraction: expected 0 or more and below 1, got {test_fraction}")
+        raise UserError(f"test fraction: expected 0 or more and below 1, got {test_fraction}")
     if not 0 <= seed < 2**32:
-        raise ValueError(f"seed: expected 0 to {2**32 - 1}, got {seed}")
+        raise UserError(f"seed: expected 0 to {2**32 - 1}, got {seed}")
 
 
 def _test_part(classes: np.ndarray, test_fraction: float, seed: int) -> np.ndarray:
@@ -55,7 +56,7 @@ def draw_split(
         absent: classes that may be missing everywhere.
 
     Raises:
-        ValueError: a class that is not in every fold and in the test part.
+        UserError: a class that is not in every fold and in the test part.
     """
     patients, classes = np.array(list(labels)), np.array(list(labels.values()))
     test = _test_part(classes, test_fraction, seed)
@@ -68,7 +69,7 @@ def draw_split(
         and (training[name] < folds or (test_fraction > 0 and not held_out[name]))
     ]
     if short:
-        raise ValueError(
+        raise UserError(
             f"too few patients for {folds} folds and a test part of {test_fraction:.0%}: {'; '.join(short)}. Every class "
             f"needs at least one patient in each fold and in the test part: choose fewer --folds or another --test-fraction"
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from monai_chd.cohort.rules import Rule, load_rule
+from monai_chd.errors import UserError, UserFileError
 from monai_chd.labels import CLASSES, FLAGS
 
 SHEET = "classification dataset"
@@ -84,8 +85,8 @@ def find_table(folder: Path) -> Path:
     """The table of a cohort folder: ImageCHD's `*dataset_info.xlsx`, else its only .csv or .xlsx.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: several could be meant.
+        UserFileError: there is none.
+        UserError: several could be meant.
     """
     files = [
         path
@@ -97,13 +98,13 @@ def find_table(folder: Path) -> Path:
         path for path in files if not path.name.lower().endswith(IMAGE_INFO) and not path.name.startswith("phantom_")
     ]
     if not candidates:
-        raise FileNotFoundError(
+        raise UserFileError(
             f"{folder}: no table of diagnoses found; expected imageCHD_dataset_info.xlsx in it, or name a .csv or .xlsx "
             f"with --table FILE"
         )
     if len(candidates) > 1:
         listed = ", ".join(str(path.relative_to(folder)) for path in candidates)
-        raise ValueError(f"{folder}: several tables could be meant ({listed}); name one with --table FILE")
+        raise UserError(f"{folder}: several tables could be meant ({listed}); name one with --table FILE")
     return candidates[0]
 
 
@@ -120,8 +121,8 @@ def load_table(path: Path, rule: Rule | None = None) -> Table:
         rule: turns flags into a class; None: the default rule.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a table, empty, or without the columns needed.
+        UserFileError: no such file.
+        UserError: not a table, empty, or without the columns needed.
     """
     frame, sheets = read_cells(path)
     columns = named_columns(frame)
@@ -135,7 +136,7 @@ def load_table(path: Path, rule: Rule | None = None) -> Table:
     else:
         table = Table(_class_rows(path, frame, columns))
     if not table.rows:
-        raise ValueError(f"{path}: the table has a header but no rows")
+        raise UserError(f"{path}: the table has a header but no rows")
     return table
 
 
@@ -171,17 +172,17 @@ def read_cells(path: Path) -> tuple[pd.DataFrame, list[str]]:
     """All cells as text or numbers, as they are (CSV as text, so that an id 007 stays 007), and the names of the sheets.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a table, or the sheet of images instead of the one of diagnoses.
+        UserFileError: no such file.
+        UserError: not a table, or the sheet of images instead of the one of diagnoses.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such table")
+        raise UserFileError(f"{path}: no such table")
     suffix = path.suffix.lower()
     if suffix not in TABLE_SUFFIXES:
-        raise ValueError(f"{path}: expected a .csv or .xlsx table")
+        raise UserError(f"{path}: expected a .csv or .xlsx table")
     if path.name.lower().endswith(IMAGE_INFO):
         # its cells hold birth dates, which no message about missing columns may show
-        raise ValueError(f"{path}: this sheet tells of images, not of diagnoses; expected imageCHD_dataset_info.xlsx")
+        raise UserError(f"{path}: this sheet tells of images, not of diagnoses; expected imageCHD_dataset_info.xlsx")
     try:
         if suffix == ".csv":
             return _read_csv(path), []
@@ -190,7 +191,7 @@ def read_cells(path: Path) -> tuple[pd.DataFrame, list[str]]:
             names = [name for name in sheets if name.strip().lower() == SHEET]
             return pd.read_excel(book, sheet_name=names[0] if names else 0, dtype=object, keep_default_na=False), sheets
     except Exception as error:  # the parsers raise a dozen types for a damaged file
-        raise ValueError(f"{path}: cannot be read as a table ({error}); save it again as .xlsx or .csv") from error
+        raise UserError(f"{path}: cannot be read as a table ({error}); save it again as .xlsx or .csv") from error
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -231,14 +232,14 @@ def _flag_rows(
 ) -> list[Diagnosis]:
     known = [name for name in ID_COLUMNS if name in columns]
     if not known:
-        raise ValueError(
+        raise UserError(
             f"{path}: no id column; expected one named 'index' (or {', '.join(ID_COLUMNS[:4])}), got "
             f"{', '.join(map(str, frame.columns))}"
         )
     id_column = columns["index"] if "index" in columns else columns[known[0]]
     if missing := [flag for flag in FLAGS if flag not in flag_columns]:
         # without its column a flag is absent from every patient, which can turn a cyanotic one into a normal one
-        raise ValueError(
+        raise UserError(
             f"{path}: no column for {', '.join(missing)}; expected all of {', '.join(FLAGS)} (blank where nobody has it), got "
             f"{', '.join(map(str, frame.columns))}"
         )
@@ -278,7 +279,7 @@ def _class_rows(path: Path, frame: pd.DataFrame, columns: dict[str, str]) -> lis
     path_column = next((columns[name] for name in PATH_COLUMNS if name in columns), None)
     class_column = next((columns[name] for name in CLASS_COLUMNS if name in columns), None)
     if class_column is None or (id_column is None and path_column is None):
-        raise ValueError(
+        raise UserError(
             f"{path}: expected either ImageCHD's columns (index, {', '.join(FLAGS[:3])}, …), or an id column (one of "
             f"{', '.join(ID_COLUMNS[:4])}) or path column (one of {', '.join(PATH_COLUMNS[:3])}) together with a class "
             f"column (one of {', '.join(CLASS_COLUMNS[:3])}); got {', '.join(map(str, frame.columns))}"

@@ -81,7 +81,7 @@ def write_report_json(report: Mapping[str, Any], folder: Path) -> Path:
     """Write `report.json`.
 
     Raises:
-        ValueError: a NaN or infinity, which JSON does not have.
+        UserError: a NaN or infinity, which JSON does not have.
     """
     text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     with replacing(folder / "report.json") as temporary:

@@ -123,7 +123,7 @@ def simple_controls(
         progress: told what is being done.
 
     Raises:
-        ValueError: a scan or label map that cannot be read.
+        UserError: a scan or label map that cannot be read.
     """
     progress("control: intensity histograms")
     settings = {**config_content("train"), **design.settings}

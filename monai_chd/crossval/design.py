@@ -19,6 +19,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from monai_chd.cohort.datalist import PARTS, dataset_dir, read_datalist
 from monai_chd.cohort.splits import check_choices
+from monai_chd.errors import UserError, UserFileError
 from monai_chd.files import replacing, writable_folder
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.predictions import software_versions
@@ -105,13 +106,13 @@ def new_design(
         settings: config keys of the fits; those of `LOCAL_KEYS` change no result.
 
     Raises:
-        FileNotFoundError: no datalist, or images that are not there.
-        ValueError: a choice out of range, no datalist, a patient of two classes, a class without patients or with too few,
+        UserFileError: no datalist, or images that are not there.
+        UserError: a choice out of range, no datalist, a patient of two classes, a class without patients or with too few,
             or files that changed since the datalist was made.
     """
     check_choices(folds, 0, seed)
     if repeats < 1:
-        raise ValueError(f"repeats: expected 1 or more, got {repeats}")
+        raise UserError(f"repeats: expected 1 or more, got {repeats}")
     path = Path(datalist).resolve()
     given = dict(settings or {})
     local = {key: given.pop(key) for key in LOCAL_KEYS if key in given}
@@ -142,7 +143,7 @@ def _labels(path: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
         found.setdefault(record["patient"], set()).add(record["label"])
     two = [patient for patient, labels in found.items() if len(labels) > 1]
     if two:
-        raise ValueError(
+        raise UserError(
             f"{path}: patients whose scans have different classes: {', '.join(two[:SHOWN])}; mend the table"
         )
     return {patient: labels.pop() for patient, labels in found.items()}
@@ -158,20 +159,20 @@ def draw_folds(labels: Mapping[str, int], folds: int, repeats: int, seed: int) -
         seed: of the first.
 
     Raises:
-        ValueError: no patient of a class, or fewer than the folds and the inner split need.
+        UserError: no patient of a class, or fewer than the folds and the inner split need.
     """
     counts = Counter(labels.values())
     absent = [name for k, name in enumerate(CLASSES) if not counts[k]]
     if absent:
         present = ", ".join(f"{name} {counts[k]}" for k, name in enumerate(CLASSES) if counts[k]) or "none"
-        raise ValueError(
+        raise UserError(
             f"cross-validation needs patients of {', '.join(CLASSES)}; came {present}, nobody of {', '.join(absent)}"
         )
     # outside its outer fold a class needs two: one to train on, one for the inner split
     needed = max(folds, next(n for n in range(2, 9) if n - -(-n // folds) >= 2))
     short = [f"{name} has {counts[k]}" for k, name in enumerate(CLASSES) if counts[k] < needed]
     if short:
-        raise ValueError(
+        raise UserError(
             f"too few patients for {folds} folds: every class needs at least {needed} ({folds} folds x {len(CLASSES)} "
             f"classes), but {', '.join(short)}; choose fewer --folds, or a rule that joins more patients"
         )
@@ -237,7 +238,7 @@ def _hashes(path: Path, root: Path, records: Sequence[Mapping[str, Any]]) -> dic
     """sha256 of every image; refuses missing ones and those that are not what the datalist was made from."""
     missing = [record["image"] for record in records if not Path(root, record["image"]).is_file()]
     if missing:
-        raise FileNotFoundError(
+        raise UserFileError(
             f"{len(missing)} scans of {path} are not in {root}: {_listed(missing)}; give their folder with --dataset_dir"
         )
     hashes: dict[str, str] = {}
@@ -246,7 +247,7 @@ def _hashes(path: Path, root: Path, records: Sequence[Mapping[str, Any]]) -> dic
             hashes[record["image"]] = hashlib.file_digest(file, "sha256").hexdigest()
     changed = [r["image"] for r in records if r.get("sha256") not in (None, hashes[r["image"]])]
     if changed:
-        raise ValueError(
+        raise UserError(
             f"{path}: {len(changed)} files have changed since the datalist was made: {_listed(changed)}; prepare again"
         )
     return hashes
@@ -260,7 +261,7 @@ def save_or_check(design: Design, folder: str | Path) -> None:
     """Write `folds.json`, or hold the design against the one that is there: a cross-validation goes on only as it began.
 
     Raises:
-        ValueError: the folder belongs to another cross-validation, or files changed since its folds were made.
+        UserError: the folder belongs to another cross-validation, or files changed since its folds were made.
     """
     path = writable_folder(folder) / FOLDS_FILE
     if path.is_file():
@@ -279,18 +280,18 @@ def read_folds(path: str | Path) -> dict[str, Any]:
     """Read a `folds.json`.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not one.
+        UserFileError: no such file.
+        UserError: not one.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no cross-validation there; make one with `monai-chd crossval`")
+        raise UserFileError(f"{path}: no cross-validation there; make one with `monai-chd crossval`")
     try:
         content = json.loads(path.read_text())
         if missing := {"sha256", "assignment", "labels", "settings", "seed", "folds", "repeats"} - content.keys():
             raise KeyError(", ".join(sorted(missing)))
     except (ValueError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path}: not the folds of a cross-validation ({error}); choose another --out") from error
+        raise UserError(f"{path}: not the folds of a cross-validation ({error}); choose another --out") from error
     return content  # type: ignore[no-any-return]
 
 
@@ -299,16 +300,16 @@ def _check_same(path: Path, saved: Mapping[str, Any], asked: Mapping[str, Any]) 
     asked = json.loads(json.dumps(asked))  # tuples become lists, as in the file
     begun = f"{path} was made"
     if set(saved["sha256"]) != set(asked["sha256"]) or set(saved["labels"]) != set(asked["labels"]):
-        raise ValueError(f"{begun} for another datalist (other scans or patients); choose another --out")
+        raise UserError(f"{begun} for another datalist (other scans or patients); choose another --out")
     changed = [image for image, digest in saved["sha256"].items() if asked["sha256"][image] != digest]
     if changed:
-        raise ValueError(
+        raise UserError(
             f"{len(changed)} files have changed since the folds in {path} were made: {_listed(changed)}; put the old files "
             f"back, or start again with another --out"
         )
     relabelled = [patient for patient, label in saved["labels"].items() if asked["labels"][patient] != label]
     if relabelled:
-        raise ValueError(f"{begun} with other classes of {_listed(relabelled)}; choose another --out")
+        raise UserError(f"{begun} with other classes of {_listed(relabelled)}; choose another --out")
     differ = [
         f"{key} {saved.get(key)!r} (asked: {asked[key]!r})"
         for key in ("seed", "folds", "repeats", "inner_share")
@@ -321,9 +322,9 @@ def _check_same(path: Path, saved: Mapping[str, Any], asked: Mapping[str, Any]) 
         if _value(saved, key) != _value(asked, key)
     ]
     if differ:
-        raise ValueError(f"{begun} with {', '.join(differ)}; ask for the same to go on, or choose another --out")
+        raise UserError(f"{begun} with {', '.join(differ)}; ask for the same to go on, or choose another --out")
     if saved["assignment"] != asked["assignment"]:
-        raise ValueError(f"{begun} with folds that this version draws otherwise; choose another --out")
+        raise UserError(f"{begun} with folds that this version draws otherwise; choose another --out")
 
 
 def _value(content: Mapping[str, Any], key: str) -> str:
@@ -334,7 +335,7 @@ def check_comparable(design: Design, other: str | Path) -> None:
     """Refuse to compare two cross-validations that are not of the same patients in the same folds.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_folds`; or patients, files, classes or folds differ.
+        UserFileError, UserError: see `read_folds`; or patients, files, classes or folds differ.
     """
     path = Path(other) / FOLDS_FILE
     saved, own = read_folds(path), design.content()
@@ -346,7 +347,7 @@ def check_comparable(design: Design, other: str | Path) -> None:
         ("assignment", "folds (another --seed?)"),
     ):
         if saved[key] != own[key]:
-            raise ValueError(
+            raise UserError(
                 f"{path} has other {what}, so its predictions cannot be paired with these; run `monai-chd crossval` there "
                 f"on the same datalist with the same --folds, --repeats and --seed"
             )

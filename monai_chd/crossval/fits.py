@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 
 from monai_chd.crossval.design import FOLDS_FILE, Design, fit_datalist, fit_seed
-from monai_chd.errors import user_error
+from monai_chd.errors import UserError, UserFileError, user_error
 from monai_chd.files import replacing, writable_folder
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.calibration import read_calibration, scale
@@ -120,7 +120,7 @@ def fit_processes(number: int) -> Iterator[ProcessPoolExecutor | None]:
     When what is done with them fails or is interrupted, they are stopped at once: a fit is finished or not there at all.
 
     Raises:
-        ValueError: a process was killed.
+        UserError: a process was killed.
     """
     if number < 2:
         yield None
@@ -134,7 +134,7 @@ def fit_processes(number: int) -> Iterator[ProcessPoolExecutor | None]:
             process.terminate()
         pool.shutdown(cancel_futures=True)
         if isinstance(error, BrokenProcessPool):
-            raise ValueError(
+            raise UserError(
                 f"one of the {number} processes that ran fits was killed, most often for want of memory; run the same command "
                 f"again, it goes on from there"
             ) from None
@@ -174,7 +174,7 @@ def _naming(folder: Path) -> Iterator[None]:
         mistake = user_error(error)
         if mistake is None:
             raise
-        raise ValueError(f"fit {folder.name}: {mistake} (log: {folder / LOG})") from None
+        raise UserError(f"fit {folder.name}: {mistake} (log: {folder / LOG})") from None
 
 
 def _digest(path: Path) -> str:
@@ -185,16 +185,16 @@ def read_done(folder: Path) -> dict[str, Any]:
     """What a finished fit noted.
 
     Raises:
-        ValueError: it never finished, or its note is damaged.
+        UserError: it never finished, or its note is damaged.
     """
     try:
         return json.loads((folder / DONE).read_text())  # type: ignore[no-any-return]
     except FileNotFoundError:
-        raise ValueError(
+        raise UserError(
             f"{folder}: this fit never finished; run the same `monai-chd crossval` command again, it goes on from there"
         ) from None
     except ValueError:
-        raise ValueError(f"{folder / DONE}: damaged; remove the folder and run the same command again") from None
+        raise UserError(f"{folder / DONE}: damaged; remove the folder and run the same command again") from None
 
 
 def _check_done(folder: Path, datalist: Mapping[str, Any]) -> None:
@@ -203,14 +203,14 @@ def _check_done(folder: Path, datalist: Mapping[str, Any]) -> None:
     for name, key in (("datalist.json", "datalist_sha256"), ("evaluation/predictions.csv", "predictions_sha256")):
         path = folder / name
         if not path.is_file():
-            raise ValueError(f"{path}: missing, though the fit was finished; {mend}")
+            raise UserError(f"{path}: missing, though the fit was finished; {mend}")
         if _digest(path) != done.get(key):
-            raise ValueError(f"{path}: changed since the fit was finished; {mend}")
+            raise UserError(f"{path}: changed since the fit was finished; {mend}")
     saved = json.loads((folder / "datalist.json").read_text())
     if {k: v for k, v in saved.items() if k != "root"} != json.loads(
         json.dumps({k: v for k, v in datalist.items() if k != "root"})
     ):
-        raise ValueError(f"{folder / 'datalist.json'}: of another cross-validation; {mend}")
+        raise UserError(f"{folder / 'datalist.json'}: of another cross-validation; {mend}")
 
 
 def _check_rows(path: Path, table: pd.DataFrame, records: Sequence[Mapping[str, Any]]) -> None:
@@ -219,7 +219,7 @@ def _check_rows(path: Path, table: pd.DataFrame, records: Sequence[Mapping[str, 
     came = {row.image: (row.patient, row.label) for row in table.itertuples()}
     if expected != came:
         wrong = sorted(image for image in {*expected, *came} if expected.get(str(image)) != came.get(image))
-        raise ValueError(
+        raise UserError(
             f"{path}: predictions of another datalist: {len(wrong)} of its scans, patients or classes are not those of the "
             f"fold ({', '.join(map(str, wrong[:3]))}); remove the folder of this fit and run the same command again"
         )
@@ -238,7 +238,7 @@ def pooled(design: Design, root: Path, repeats: Iterable[int], labels: Mapping[s
         A frame of `COLUMNS`, types as of `predictions.read_predictions`, sorted by repeat, patient and image.
 
     Raises:
-        ValueError: a fit that never finished, was changed, or predicts another datalist; probabilities that are none.
+        UserError: a fit that never finished, was changed, or predicts another datalist; probabilities that are none.
     """
     tables = []
     for repeat in repeats:
@@ -279,22 +279,22 @@ def read_pooled(folder: str | Path) -> pd.DataFrame:
     """The pooled predictions of a finished cross-validation.
 
     Raises:
-        FileNotFoundError: no cross-validation there.
-        ValueError: a fit that never finished, or no such table.
+        UserFileError: no cross-validation there.
+        UserError: a fit that never finished, or no such table.
     """
     folder = Path(folder)
     if not (folder / FOLDS_FILE).is_file():
-        raise FileNotFoundError(f"{folder / FOLDS_FILE}: no cross-validation there; make one with `monai-chd crossval`")
+        raise UserFileError(f"{folder / FOLDS_FILE}: no cross-validation there; make one with `monai-chd crossval`")
     content = json.loads((folder / FOLDS_FILE).read_text())
     for repeat in range(content["repeats"]):
         for fold in range(content["folds"]):
             read_done(fit_folder(folder / "fits", repeat, fold))
     path = folder / "predictions.csv"
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: not written yet; run `monai-chd crossval` there to its end")
+        raise UserFileError(f"{path}: not written yet; run `monai-chd crossval` there to its end")
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     if list(table.columns) != list(COLUMNS):
-        raise ValueError(f"{path}: expected the columns {', '.join(COLUMNS)}, came {', '.join(table.columns)}")
+        raise UserError(f"{path}: expected the columns {', '.join(COLUMNS)}, came {', '.join(table.columns)}")
     for name in (*CLASSES, *(RAW + name for name in CLASSES)):
         table[name] = [float(cell) if cell else np.nan for cell in table[name]]
     table["abstain"] = table["abstain"] == "true"

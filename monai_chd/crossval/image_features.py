@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_chd.cohort.inspection import LAST_LABEL
+from monai_chd.errors import UserError
 from monai_chd.nifti import read_volume
 from monai_chd.transforms.steps import LoadVolume
 
@@ -36,7 +37,7 @@ def intensity_histogram(
         hu_offset: HU = value + this; None: found for the file.
 
     Raises:
-        FileNotFoundError, ValueError: see `frames.LoadVolume`.
+        UserFileError, UserError: see `frames.LoadVolume`.
     """
     values = LoadVolume()(path, hu_offset).numpy()
     low, high = window
@@ -55,15 +56,13 @@ def structure_features(path: str | Path) -> NDArray[np.float64]:
         path: NIfTI label map, as integers or as floats that are rounded.
 
     Raises:
-        FileNotFoundError, ValueError: see `reading.read_volume`; or it shows no structure.
+        UserFileError, UserError: see `reading.read_volume`; or it shows no structure.
     """
     values, affine = read_volume(path)
     labels = np.clip(np.rint(values), 0, LAST_LABEL + 1).astype(np.uint8)
     labels[labels > LAST_LABEL] = 0
     if not labels.any():
-        raise ValueError(
-            f"{path}: a label map without any of the structures 1 to {LAST_LABEL}; take it away or mend it"
-        )
+        raise UserError(f"{path}: a label map without any of the structures 1 to {LAST_LABEL}; take it away or mend it")
     orientation = nib.orientations.io_orientation(affine)
     labels = nib.orientations.apply_orientation(labels, orientation)
     spacing = np.empty(3)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from monai_chd.errors import UserError
 from monai_chd.report.contact_sheet import DISPLAY_WINDOW, Case, contact_sheet
 
 FILLS = ("mean", "blank")
@@ -42,10 +43,10 @@ def windows_of(num_frames: int, count: int = WINDOWS) -> list[tuple[int, int]]:
         First frame and the one after the last, of each stretch, in order.
 
     Raises:
-        ValueError: a number below 1.
+        UserError: a number below 1.
     """
     if num_frames < 1 or count < 1:
-        raise ValueError(f"expected at least one frame and one window, came {num_frames} and {count}")
+        raise UserError(f"expected at least one frame and one window, came {num_frames} and {count}")
     edges = np.linspace(0, num_frames, min(count, num_frames) + 1).round().astype(int).tolist()
     return list(itertools.pairwise(edges))
 
@@ -81,22 +82,22 @@ def occlude(
         case: below 0, the window spoke for the class.
 
     Raises:
-        ValueError: a case of another shape, an unknown fill, a class the network does not have, a temperature that is not
+        UserError: a case of another shape, an unknown fill, a class the network does not have, a temperature that is not
             above 0.
     """
     if case.ndim not in (3, 5) or case.shape[0] != 1 or num_frames.shape != (1,):
-        raise ValueError(
+        raise UserError(
             f"expected one case, frames (1, C, T, H, W) or features (1, T, F), and num_frames (1,), "
             f"came {tuple(case.shape)} and {tuple(num_frames.shape)}"
         )
     if fill not in FILLS:
-        raise ValueError(f"unknown fill {fill!r}: expected one of {', '.join(FILLS)}")
+        raise UserError(f"unknown fill {fill!r}: expected one of {', '.join(FILLS)}")
     if not temperature > 0:
-        raise ValueError(f"expected a temperature above 0, came {temperature}")
+        raise UserError(f"expected a temperature above 0, came {temperature}")
     axis = 1 if case.ndim == 3 else 2
     real = int(num_frames)
     if not 1 <= real <= case.shape[axis]:
-        raise ValueError(f"expected num_frames of 1..{case.shape[axis]}, came {real}")
+        raise UserError(f"expected num_frames of 1..{case.shape[axis]}, came {real}")
     filling = _filling(case, axis, real, fill)
     modules = list(network.modules()) if isinstance(network, nn.Module) else []
     modes = [module.training for module in modules]
@@ -139,13 +140,13 @@ def case_sheet(
         `path`.
 
     Raises:
-        ValueError: frames of another shape, or num_frames out of its range.
+        UserError: frames of another shape, or num_frames out of its range.
     """
     if frames.ndim not in (4, 5) or (frames.ndim == 5 and frames.shape[0] != 1):
-        raise ValueError(f"expected the frames of one case, (C, T, H, W), came {tuple(frames.shape)}")
+        raise UserError(f"expected the frames of one case, (C, T, H, W), came {tuple(frames.shape)}")
     own = frames[0] if frames.ndim == 5 else frames
     if not 1 <= num_frames <= own.shape[1]:
-        raise ValueError(f"expected num_frames of 1..{own.shape[1]}, came {num_frames}")
+        raise UserError(f"expected num_frames of 1..{own.shape[1]}, came {num_frames}")
     middles = [(first + after - 1) // 2 for first, after in windows_of(num_frames, windows)]
     shown = own[0, middles].detach().cpu()  # (windows, H, W)
     unit = shown.numpy() / 255 if shown.dtype == torch.uint8 else shown.float().numpy()
@@ -184,5 +185,5 @@ def _hidden(case: Tensor, axis: int, first: int, after: int, filling: Tensor) ->
 def _probability(logits: Tensor, target: int, temperature: float) -> float:
     """Probability of a class from logits (1, K)."""
     if not 0 <= target < logits.shape[1]:
-        raise ValueError(f"expected a class 0..{logits.shape[1] - 1}, came {target}")
+        raise UserError(f"expected a class 0..{logits.shape[1] - 1}, came {target}")
     return float(torch.softmax(logits.to(torch.float64) / temperature, dim=1)[0, target])

@@ -158,8 +158,8 @@ def crossval(
         The report.
 
     Raises:
-        FileNotFoundError: no datalist, scans, or other cross-validation.
-        ValueError: too few patients, another cross-validation in `out`, changed files, a fit that failed, or predictions
+        UserFileError: no datalist, scans, or other cross-validation.
+        UserError: too few patients, another cross-validation in `out`, changed files, a fit that failed, or predictions
             that cannot be compared.
     """
     folder = Path(out).resolve()

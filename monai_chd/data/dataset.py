@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from monai_chd.data.feature_cache import FeatureFiles
 from monai_chd.data.frame_cache import GIB, FrameFiles, JPGFrames, used_up
-from monai_chd.errors import user_error
+from monai_chd.errors import UserError, user_error
 from monai_chd.transforms import LoadFramesd, PadFramesd, ResizeFramesd
 
 CACHES = ("none", "memory", "frames", "jpg", "features")
@@ -30,7 +30,7 @@ def frames_step(transform: Compose) -> int:
     for index, step in enumerate(transform.transforms):
         if isinstance(step, (LoadFramesd, PadFramesd)):
             return index + 1
-    raise ValueError(
+    raise UserError(
         "the transform has neither a LoadFramesd nor a PadFramesd step, so there is no sequence of frames to keep"
     )
 
@@ -71,7 +71,7 @@ class FrameDataset(Dataset):
             every case then has a `reason`, "" for sound ones.
 
     Raises:
-        ValueError: unknown cache, one on disk without a folder, "jpg" with two scans whose pictures would have the same
+        UserError: unknown cache, one on disk without a folder, "jpg" with two scans whose pictures would have the same
             name, "features" without a frozen encoder, or (on access; "memory" and "features": at once) a file that cannot
             be read.
     """
@@ -88,11 +88,11 @@ class FrameDataset(Dataset):
         skip_unreadable: bool = False,
     ) -> None:
         if cache not in CACHES:
-            raise ValueError(f"cache: expected one of {', '.join(CACHES)}, got {cache!r}")
+            raise UserError(f"cache: expected one of {', '.join(CACHES)}, got {cache!r}")
         if cache in ("frames", "jpg", "features") and not cache_dir:
-            raise ValueError(f"cache: {cache!r} needs a folder, cache_dir")
+            raise UserError(f"cache: {cache!r} needs a folder, cache_dir")
         if skip_unreadable and cache != "none":
-            raise ValueError(f"cache: skip_unreadable works with cache 'none' only, got {cache!r}")
+            raise UserError(f"cache: skip_unreadable works with cache 'none' only, got {cache!r}")
         super().__init__(data, transform)
         self.skip_unreadable = skip_unreadable
         self._memory: CacheDataset | None = None
@@ -118,7 +118,7 @@ class FrameDataset(Dataset):
     def fill(self) -> None:
         """Write what is missing on disk, several scans at once, with a progress bar."""
         if self._files is None:
-            raise ValueError("fill: only the caches 'frames', 'jpg' and 'features' are kept on disk")
+            raise UserError("fill: only the caches 'frames', 'jpg' and 'features' are kept on disk")
         if isinstance(self._files, FeatureFiles):
             return  # done already
         with ThreadPoolExecutor(os.cpu_count()) as pool, _plain_errors():
@@ -176,7 +176,7 @@ def _check_names(data: Sequence[dict[str, Any]], pictures: JPGFrames) -> None:
     for case in data:
         other = claimed.setdefault(pictures.note(case), str(case["image"]))
         if other != str(case["image"]):
-            raise ValueError(
+            raise UserError(
                 f"cache: {case['image']} and {other} are of one patient and have the same file name, so their "
                 f"pictures would replace each other; rename one of the two"
             )

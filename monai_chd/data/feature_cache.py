@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from monai_chd import __version__
 from monai_chd.data.frame_cache import ScanFiles, notes_of, own_settings, restored, stamp_of, transform_key
+from monai_chd.errors import UserError
 from monai_chd.files import replacing, writable_folder
 from monai_chd.networks.cnn_lstm import is_frozen, usable_precision
 from monai_chd.nifti import crc32
@@ -61,20 +62,20 @@ class FeatureFiles:
         encoder: a frozen encoder, see `networks.CNNLSTM`.
 
     Raises:
-        ValueError: no encoder, one that is trained, or a random transform.
+        UserError: no encoder, one that is trained, or a random transform.
     """
 
     def __init__(self, folder: str | Path, transform: Compose, encoder: nn.Module | None) -> None:
         if encoder is None or not hasattr(encoder, "feature_size"):
-            raise ValueError(f"cache: 'features' needs a network with a frame encoder, came {type(encoder).__name__}")
+            raise UserError(f"cache: 'features' needs a network with a frame encoder, came {type(encoder).__name__}")
         if not is_frozen(encoder):
-            raise ValueError(
+            raise UserError(
                 "cache: 'features' keeps what a frozen encoder says of a scan, and this encoder is trained; take a frozen "
                 "one, such as --encoder efficientnet_lite0, or --cache frames"
             )
         random = [type(step).__name__ for step in transform.transforms if isinstance(step, RandomizableTrait)]
         if random:
-            raise ValueError(
+            raise UserError(
                 f"cache: 'features' would keep one draw of {', '.join(random)} for ever; take --cache frames"
             )
         self.folder = writable_folder(folder)
@@ -92,7 +93,7 @@ class FeatureFiles:
         """Encode every case that has no sound file yet, with a progress bar.
 
         Raises:
-            FileNotFoundError, ValueError: a scan is gone or cannot be read.
+            UserFileError, UserError: a scan is gone or cannot be read.
         """
         left = [case for case in cases if self._files.find(case)[1] is None]
         with tqdm(total=len(left), desc="encoding frames", unit="scan", disable=not left) as bar:
@@ -109,14 +110,14 @@ class FeatureFiles:
         """The case with `image` as padded features (L, F), from the file, which is written first where needed.
 
         Raises:
-            FileNotFoundError, ValueError: the scan is gone or cannot be read.
+            UserFileError, UserError: the scan is gone or cannot be read.
         """
         place, entry = self._files.find(case)
         if entry is None:
             self._make(case, wait=True)
             place, entry = self._files.find(case)
         if entry is None:
-            raise ValueError(f"{place}: cannot be read back; check the disk, or choose another cache_dir")
+            raise UserError(f"{place}: cannot be read back; check the disk, or choose another cache_dir")
         return _restored(case, entry)
 
     def _place(self, digest: str, case: Mapping[str, Any]) -> Path:
@@ -188,7 +189,7 @@ class FeatureFiles:
         """Padded frames (C, L, S, S) to features of the real ones (num_frames, F)."""
         device = _device(self.encoder)
         if device.type != "cpu" and get_worker_info() is not None:
-            raise ValueError(
+            raise UserError(
                 f"{image.meta['filename_or_obj']}: its features in {self.folder} are gone or damaged, and a worker process "
                 f"cannot encode on {device}; start again, or set num_workers to 0"
             )

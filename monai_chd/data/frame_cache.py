@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from monai_chd.errors import UserError
 from monai_chd.files import replacing, writable_folder
 from monai_chd.nifti import check_file, crc32, stem
 from monai_chd.transforms.steps import OWN_SETTINGS
@@ -120,7 +121,7 @@ class ScanFiles(Generic[Entry]):
         """The kept file of a case's scan, and its entry if there is a sound one.
 
         Raises:
-            FileNotFoundError, ValueError: see `reading.check_file`.
+            UserFileError, UserError: see `reading.check_file`.
         """
         path = Path(case["image"])
         check_file(path)
@@ -175,7 +176,7 @@ class FrameFiles:
         """The case with `image` as padded frames (1, L, S, S), from the file, which is written first where needed.
 
         Raises:
-            FileNotFoundError, ValueError: the scan is gone or cannot be read.
+            UserFileError, UserError: the scan is gone or cannot be read.
         """
         place, entry = self._files.find(case)
         if entry is None:
@@ -185,7 +186,7 @@ class FrameFiles:
                 return used_up(case, image)
             entry = self._open(place)
             if entry is None:
-                raise ValueError(f"{place}: cannot be read back; check the disk, or choose another cache_dir")
+                raise UserError(f"{place}: cannot be read back; check the disk, or choose another cache_dir")
         return restored(case, torch.from_numpy(entry.frames)[None], entry.notes)
 
     def _place(self, digest: str, case: Mapping[str, Any]) -> Path:
@@ -214,7 +215,7 @@ class FrameFiles:
         """Write an entry if there is room for it."""
         values = image.as_tensor()[0].numpy()
         if values.dtype != np.uint8:
-            raise ValueError(f"cache: 'frames' keeps uint8 frames, got {values.dtype}; quantise them")
+            raise UserError(f"cache: 'frames' keeps uint8 frames, got {values.dtype}; quantise them")
         real = np.ascontiguousarray(values[: image.meta["num_frames"]])
         if not self._has_room(real.nbytes):
             return False
@@ -323,5 +324,5 @@ def _read_pictures(note: Path, notes: Mapping[str, Any]) -> NDArray[np.uint8]:
             frames = np.zeros((len(notes["frame_indices"]), *values.shape), np.uint8)
         frames[index] = values
     if frames is None:
-        raise ValueError(f"{note}: no frames")
+        raise UserError(f"{note}: no frames")
     return frames

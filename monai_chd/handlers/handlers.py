@@ -20,6 +20,7 @@ from ignite.engine import Engine, Events
 from numpy.typing import NDArray
 from torch import Tensor
 
+from monai_chd.errors import UserError, UserFileError
 from monai_chd.files import replacing, writable_folder
 from monai_chd.metrics.calibration import (
     CALIBRATION,
@@ -58,14 +59,14 @@ def new_output(output_dir: str | Path, resume: bool = False) -> None:
     """Refuse an output folder that cannot be written to or already holds a model, unless training goes on from it.
 
     Raises:
-        ValueError: not writable, or a model is there and `resume` is off.
-        FileNotFoundError: `resume` is on and there is nothing to go on from.
+        UserError: not writable, or a model is there and `resume` is off.
+        UserFileError: `resume` is on and there is nothing to go on from.
     """
     folder = writable_folder(output_dir) / "models"
     if resume and not (folder / LAST).is_file():
-        raise FileNotFoundError(f"{folder / LAST}: nothing to resume from; train without --resume first")
+        raise UserFileError(f"{folder / LAST}: nothing to resume from; train without --resume first")
     if not resume and any((folder / name).is_file() for name in (MODEL, LAST)):
-        raise ValueError(
+        raise UserError(
             f"{folder} already holds a model; choose another output folder, or go on with it with --resume true"
         )
 
@@ -515,11 +516,11 @@ class Predictions:
         """Fail when a file could not be read, after all others have been predicted.
 
         Raises:
-            ValueError: names the files and what is wrong with each.
+            UserError: names the files and what is wrong with each.
         """
         unread = [row["reason"] for row in self.rows if row["probabilities"] is None]
         if unread:
             listed = "\n  ".join(unread)
-            raise ValueError(
+            raise UserError(
                 f"{len(unread)} of {len(self.rows)} files have no prediction, the others have theirs:\n  {listed}"
             )

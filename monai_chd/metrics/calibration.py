@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import softmax
 
+from monai_chd.errors import UserError
 from monai_chd.files import replacing
 
 CALIBRATION = "calibration.json"
@@ -72,7 +73,7 @@ class Calibration:
         """The same temperature with the threshold for another wish; both None: as it is.
 
         Raises:
-            ValueError: a wish that is none, or a model without validation cases to grant it from.
+            UserError: a wish that is none, or a model without validation cases to grant it from.
         """
         if coverage is None and risk is None:
             return self
@@ -80,7 +81,7 @@ class Calibration:
         if not self.confidence:
             if wish == {"coverage": 1.0}:
                 return Calibration(self.temperature, NEVER, wish)
-            raise ValueError(
+            raise UserError(
                 f"{' and '.join(wish)}: the model has no {CALIBRATION} beside it to choose a threshold from; leave it out, or "
                 f"train the model again"
             )
@@ -96,14 +97,14 @@ def read_wish(coverage: float | None, risk: float | None) -> dict[str, float]:
     """The wish as `Calibration.wish` has it; a coverage of 1 beside a risk is no wish of its own.
 
     Raises:
-        ValueError: a coverage outside (0, 1], a risk outside (0, 1), or both.
+        UserError: a coverage outside (0, 1], a risk outside (0, 1), or both.
     """
     for name, value, closed in (("coverage", coverage, True), ("risk", risk, False)):
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if value is not None and not (number and (0 < value < 1 or (closed and value == 1))):
-            raise ValueError(f"{name}: expected a share above 0 {'up to' if closed else 'and below'} 1, came {value!r}")
+            raise UserError(f"{name}: expected a share above 0 {'up to' if closed else 'and below'} 1, came {value!r}")
     if risk is not None and coverage not in (None, 1):
-        raise ValueError(
+        raise UserError(
             f"expected a wished coverage or a wished risk, came both ({coverage} and {risk}); leave one out"
         )
     return {"coverage": 1.0 if coverage is None else float(coverage)} if risk is None else {"risk": float(risk)}
@@ -195,11 +196,11 @@ def calibrate(
         risk: instead, wished share of the answers that may be wrong.
 
     Raises:
-        ValueError: no case, probabilities that are not finite, or a wish that is none.
+        UserError: no case, probabilities that are not finite, or a wish that is none.
     """
     true, scores = np.asarray(labels, dtype=np.int64), np.asarray(probabilities, dtype=np.float64)
     if not len(true) or not np.isfinite(scores).all():
-        raise ValueError("calibration: expected finite probabilities of at least one validation case")
+        raise UserError("calibration: expected finite probabilities of at least one validation case")
     temperature = fit_temperature(true, scores)
     calibrated = scale(scores, temperature)
     top, right = calibrated.max(axis=1), scores.argmax(axis=1) == true
@@ -229,7 +230,7 @@ def read_calibration(checkpoint: str | Path | None) -> Calibration:
     """The calibration beside weights; that of an uncalibrated model when there is none.
 
     Raises:
-        ValueError: a file that is no calibration; names it and the key.
+        UserError: a file that is no calibration; names it and the key.
     """
     path = None if checkpoint is None else Path(checkpoint).with_name(CALIBRATION)
     if path is None or not path.is_file():
@@ -239,7 +240,7 @@ def read_calibration(checkpoint: str | Path | None) -> Calibration:
         return _read(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"key {error} is missing" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{path}: no calibration of a model: {what}; train the model again, or delete it") from None
+        raise UserError(f"{path}: no calibration of a model: {what}; train the model again, or delete it") from None
 
 
 def describe(calibration: Calibration) -> str:
@@ -262,13 +263,13 @@ def describe(calibration: Calibration) -> str:
 def _read(content: Any) -> Calibration:
     temperature, threshold, wish = content["temperature"], content["threshold"], content["wish"]
     if not isinstance(temperature, (int, float)) or not 0 < temperature < np.inf:
-        raise ValueError(f"temperature: expected a number above 0, came {temperature!r}")
+        raise UserError(f"temperature: expected a number above 0, came {temperature!r}")
     if threshold is not None and (not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1):
-        raise ValueError(f"threshold: expected 0 to 1 or null, came {threshold!r}")
+        raise UserError(f"threshold: expected 0 to 1 or null, came {threshold!r}")
     seen = content.get("validation", {"confidence": [], "right": []})
     confidence, right = tuple(map(float, seen["confidence"])), tuple(map(bool, seen["right"]))
     if len(confidence) != len(right):
-        raise ValueError(f"validation: expected as many right as confidence, came {len(right)} and {len(confidence)}")
+        raise UserError(f"validation: expected as many right as confidence, came {len(right)} and {len(confidence)}")
     return Calibration(float(temperature), threshold, wish, confidence, right)
 
 

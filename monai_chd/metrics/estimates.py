@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from monai_chd.errors import UserError
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.formulas import (
     bca_interval,
@@ -141,15 +142,15 @@ def evaluate(
         The evaluation; `overall` has `OVERALL`. Rows of `confusion_matrix` are the true classes, columns the predicted.
 
     Raises:
-        ValueError: no cases, lengths that differ, a label out of range, probabilities that are none, a missing patient.
+        UserError: no cases, lengths that differ, a label out of range, probabilities that are none, a missing patient.
     """
     check_confidence(confidence)
     if resamples < 1:
-        raise ValueError(f"expected at least 1 resample, came {resamples}")
+        raise UserError(f"expected at least 1 resample, came {resamples}")
     true, scores, names = _checked(labels, probabilities, patients)
     again = np.zeros(len(true), dtype=np.int64) if repeats is None else np.unique(list(repeats), return_inverse=True)[1]
     if len(again) != len(true):
-        raise ValueError(f"expected a repeat for each of {len(true)} cases, came {len(again)}")
+        raise UserError(f"expected a repeat for each of {len(true)} cases, came {len(again)}")
     persons = _canonical(true, scores, names, again)
     # Sums depend on the order of their terms in the last bit, so the cases get an order of their own.
     order = np.lexsort((*scores.T, true, persons, again))
@@ -341,14 +342,14 @@ def _checked(
     true, scores = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
     names = [str(patient).strip() for patient in patients]
     if not names:
-        raise ValueError("expected at least one case, came none")
+        raise UserError("expected at least one case, came none")
     if true.shape != (len(names),) or scores.shape != (len(names), len(CLASSES)):
-        raise ValueError(
+        raise UserError(
             f"expected labels (N,), probabilities (N, {len(CLASSES)}) and N patients, "
             f"came {true.shape}, {scores.shape} and {len(names)}"
         )
     if true.dtype.kind not in "iuf":
-        raise ValueError(f"expected labels as class indices 0..{len(CLASSES) - 1}, came dtype {true.dtype}")
+        raise UserError(f"expected labels as class indices 0..{len(CLASSES) - 1}, came dtype {true.dtype}")
     faults = [
         f"labels[{i}]: expected a class index 0..{len(CLASSES) - 1}, came {label}"
         for i, label in enumerate(true.tolist())
@@ -358,5 +359,5 @@ def _checked(
     # Cases without a patient would be taken for the cases of one patient.
     faults += [f"patients[{i}]: expected an id, came {name!r}" for i, name in enumerate(names) if name in NO_PATIENT]
     if faults:
-        raise ValueError(join_faults(faults))
+        raise UserError(join_faults(faults))
     return true.astype(np.int64), scores, np.array(names)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from monai_chd.errors import UserError
 from monai_chd.labels import CLASSES, FLAGS
 from monai_chd.metrics.curves import Curves, mean_curves
 from monai_chd.metrics.estimates import METHODS, OVERALL, ClassEstimates, Estimate, Evaluation, evaluate
@@ -170,7 +171,7 @@ def results(
         See `Results`.
 
     Raises:
-        ValueError: no rows, a repeat with other images, an image twice, a patient with two labels, probabilities that are
+        UserError: no rows, a repeat with other images, an image twice, a patient with two labels, probabilities that are
             none, or a missing column; all bad rows are named.
     """
     cases = read_cases(predictions)
@@ -222,16 +223,16 @@ def compare(
         (the class with the largest mean probability over repeats), which is the one to read. No p is a mean of others.
 
     Raises:
-        ValueError: tables that are none, or not of the same patients, labels, repeats and folds.
+        UserError: tables that are none, or not of the same patients, labels, repeats and folds.
     """
     keys = ["repeat", "image"]
     tables = [table.sort_values(keys, ignore_index=True) for table in (first, second)]
     a, b = (read_cases(table) for table in tables)
     columns = ["repeat", "fold", "patient", "image", "label"]
     if len(tables[0]) != len(tables[1]) or not tables[0][columns].astype(str).equals(tables[1][columns].astype(str)):
-        raise ValueError(f"cannot compare: {_difference(*tables)}; run both cross-validations on the same folds")
+        raise UserError(f"cannot compare: {_difference(*tables)}; run both cross-validations on the same folds")
     if any(len(cases.labels) != len(tables[0]) for cases in (a, b)):
-        raise ValueError("cannot compare: some rows have no probabilities; run again the fits that they belong to")
+        raise UserError("cannot compare: some rows have no probabilities; run again the fits that they belong to")
     ours, theirs = (cases.figures(resamples, seed) for cases in (a, b))
     differences = {
         name: figure_estimate(ours[name] - theirs[name], resamples, a.n, confidence)

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
+from monai_chd.errors import UserError
 from monai_chd.files import replacing
 from monai_chd.labels import CLASSES
 
@@ -39,12 +40,12 @@ def confusion_matrix_figure(matrix: ArrayLike, path: str | os.PathLike[str], *, 
         `path`.
 
     Raises:
-        ValueError: another shape, counts that are none, or no case.
+        UserError: another shape, counts that are none, or no case.
     """
     counts = np.asarray(matrix)
     size = len(CLASSES)
     if counts.shape != (size, size) or counts.dtype.kind not in "iu" or (counts < 0).any() or not counts.any():
-        raise ValueError(f"expected counts of shape {(size, size)}, at least one case, came {counts.tolist()}")
+        raise UserError(f"expected counts of shape {(size, size)}, at least one case, came {counts.tolist()}")
     support = counts.sum(axis=1)
     shares = 100 * counts / np.maximum(support, 1)[:, None]  # percent of the row; a row without cases stays at 0
     figure = Figure(figsize=(6.4, 5.4), layout="constrained")
@@ -76,11 +77,11 @@ def learning_curves_figure(history: Sequence[Mapping[str, Any]], path: str | os.
         `path`.
 
     Raises:
-        ValueError: no epoch, or an entry without `epoch`.
+        UserError: no epoch, or an entry without `epoch`.
     """
     bad = [i for i, entry in enumerate(history) if not np.isfinite(_value(entry, "epoch"))]
     if bad or not len(history):
-        raise ValueError(f"expected entries with an epoch, came {f'none in history{bad}' if bad else 'no entry'}")
+        raise UserError(f"expected entries with an epoch, came {f'none in history{bad}' if bad else 'no entry'}")
     figure = Figure(figsize=(9.6, 4.8), layout="constrained")
     loss, score = figure.subplots(1, 2, sharex=True)
     _draw_curve(loss, history, "train_loss", "training", ORANGE, "--")

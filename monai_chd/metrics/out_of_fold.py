@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from monai_chd.errors import UserError
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.estimates import (
     Estimate,
@@ -118,14 +119,14 @@ def read_cases(table: pd.DataFrame) -> Cases:
         table: see `evaluation.results`.
 
     Raises:
-        ValueError: no rows, a repeat with other images, an image twice, a patient with two labels, probabilities that are
+        UserError: no rows, a repeat with other images, an image twice, a patient with two labels, probabilities that are
             none, no probabilities at all, or a missing column; all bad rows are named.
     """
     needed = ["image", "patient", "label", *CLASSES, "abstain", "repeat", "fold"]
     if missing := [name for name in needed if name not in table.columns]:
-        raise ValueError(f"predictions: expected the columns {', '.join(needed)}, {', '.join(missing)} is missing")
+        raise UserError(f"predictions: expected the columns {', '.join(needed)}, {', '.join(missing)} is missing")
     if table.empty:
-        raise ValueError("predictions: expected at least one row, came none")
+        raise UserError("predictions: expected at least one row, came none")
     images = table.groupby("repeat")["image"].agg(list)
     everyone = set(table["image"])
     faults = [
@@ -142,10 +143,10 @@ def read_cases(table: pd.DataFrame) -> Cases:
         if (fault := _row_fault(row))
     ]
     if faults:
-        raise ValueError(f"predictions: {join_faults(faults)}")
+        raise UserError(f"predictions: {join_faults(faults)}")
     kept = table[table[CLASSES[0]].notna()]
     if kept.empty:
-        raise ValueError("predictions: expected probabilities, no row has any")
+        raise UserError("predictions: expected probabilities, no row has any")
     names, patients = np.unique(kept["patient"].astype(str).to_numpy(dtype=str), return_inverse=True)
     return Cases(
         labels=np.array([CLASSES.index(label) for label in kept["label"]], dtype=np.int64),

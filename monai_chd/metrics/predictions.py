@@ -21,6 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from monai_chd import __version__
+from monai_chd.errors import UserError
 from monai_chd.files import replacing
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.estimates import (
@@ -64,14 +65,14 @@ def write_predictions(rows: Iterable[Mapping[str, Any]], path: str | os.PathLike
         `path`.
 
     Raises:
-        ValueError: no cases, or cases that are incomplete, contradict themselves or come twice; all of them are listed.
+        UserError: no cases, or cases that are incomplete, contradict themselves or come twice; all of them are listed.
     """
     cases = list(rows)
     faults = [f"case {i}: {fault}" for i, case in enumerate(cases) if (fault := _case_fault(case))]
     if not faults:
         faults = _repeated([str(case["image"]) for case in cases])
     if faults or not cases:
-        raise ValueError(f"{path}: {join_faults(faults) if faults else 'expected at least one case, came none'}")
+        raise UserError(f"{path}: {join_faults(faults) if faults else 'expected at least one case, came none'}")
     records = sorted((_record(case) for case in cases), key=lambda record: (record[1], record[0]))
     return _write_csv(PREDICTION_COLUMNS, records, Path(path))
 
@@ -87,15 +88,15 @@ def read_predictions(path: str | os.PathLike[str]) -> pd.DataFrame:
         float64 probabilities (NaN where there are none) and bool `abstain`.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: no such table; names the file and the bad rows as a spreadsheet counts them (row 1 is the header).
+        UserFileError: no such file.
+        UserError: no such table; names the file and the bad rows as a spreadsheet counts them (row 1 is the header).
     """
     path = Path(path)
     rows = _read_cells(path)
     faults = [f"row {i}, {fault}" for i, row in enumerate(rows, start=2) for fault in _row_faults(row)]
     faults += _repeated([row["image"] for row in rows])
     if faults:
-        raise ValueError(f"{path}: {join_faults(faults)}")
+        raise UserError(f"{path}: {join_faults(faults)}")
     # Cells stay the text they are: a patient "007" or "NA" is neither a number nor missing.
     table = pd.DataFrame(rows, columns=list(PREDICTION_COLUMNS))
     for name in CLASSES:
@@ -165,7 +166,7 @@ def write_metrics(
         Paths of the json and of the csv.
 
     Raises:
-        ValueError: a NaN or infinity, which JSON does not have.
+        UserError: a NaN or infinity, which JSON does not have.
         TypeError: a value in `context` that JSON does not take, such as a path.
     """
     folder = Path(folder)
@@ -320,14 +321,14 @@ def _read_cells(path: Path) -> list[dict[str, str]]:
             header, *rows = list(csv.reader(file)) or [[]]
     except (csv.Error, UnicodeDecodeError) as error:
         # Not chained: `errors` shows the first cause, and that one does not name the file.
-        raise ValueError(f"{path}: expected a csv in UTF-8: {error}") from None
+        raise UserError(f"{path}: expected a csv in UTF-8: {error}") from None
     if header != columns:
-        raise ValueError(f"{path}: expected the columns {', '.join(columns)}, came {', '.join(header) or 'none'}")
+        raise UserError(f"{path}: expected the columns {', '.join(columns)}, came {', '.join(header) or 'none'}")
     if not rows:
-        raise ValueError(f"{path}: expected at least one case, came none")
+        raise UserError(f"{path}: expected at least one case, came none")
     for i, row in enumerate(rows, start=2):
         if len(row) != len(columns):
-            raise ValueError(f"{path}: row {i}: expected {len(columns)} cells, came {len(row)}")
+            raise UserError(f"{path}: row {i}: expected {len(columns)} cells, came {len(row)}")
     cells = [dict(zip(columns, row, strict=True)) for row in rows]
     return [{**row, "abstain": row["abstain"].lower()} for row in cells]  # spreadsheets write TRUE
 

@@ -18,6 +18,7 @@ from torch.jit import is_scripting, is_tracing  # type: ignore[attr-defined]  # 
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from monai_chd.errors import UserError
 from monai_chd.labels import CLASSES
 from monai_chd.networks.efficientnet import EfficientNetLite0
 
@@ -65,7 +66,7 @@ class CNNLSTM(nn.Module):
         dropout: probability between LSTM layers, in training.
 
     Raises:
-        ValueError: an unknown encoder, precision or pooling, a module that is no encoder, or has no precision when one is
+        UserError: an unknown encoder, precision or pooling, a module that is no encoder, or has no precision when one is
             asked for; a projection to nothing; no layer, or dropout with only one.
     """
 
@@ -88,7 +89,7 @@ class CNNLSTM(nn.Module):
             _set_precision(self.encoder, encoder_precision)
         self.feature_size = cast(int, self.encoder.feature_size)
         if projection is not None and projection < 1:
-            raise ValueError(f"expected a projection to at least 1 feature, or none, came {projection}")
+            raise UserError(f"expected a projection to at least 1 feature, or none, came {projection}")
         self.projection = nn.Linear(self.feature_size, projection) if projection else nn.Identity()
         self.lstm = SequenceLSTM(
             projection or self.feature_size,
@@ -171,7 +172,7 @@ class FrameEncoder(nn.Module):
             same features everywhere. Scripted and exported copies work in float32.
 
     Raises:
-        ValueError: an unknown norm or precision, a chunk size below 1, or a network with another kind of output.
+        UserError: an unknown norm or precision, a chunk size below 1, or a network with another kind of output.
     """
 
     feature_size: int
@@ -193,7 +194,7 @@ class FrameEncoder(nn.Module):
     ) -> None:
         super().__init__()
         if chunk_size < 1:
-            raise ValueError(f"expected a chunk_size of at least 1 frame, came {chunk_size}")
+            raise UserError(f"expected a chunk_size of at least 1 frame, came {chunk_size}")
         self.precision = "float32"
         _set_precision(self, precision)
         # convolutions of pictures are fastest with the channels of a pixel side by side
@@ -353,9 +354,9 @@ class SequenceLSTM(nn.Module):
     ) -> None:
         super().__init__()
         if num_layers < 1:
-            raise ValueError(f"expected num_layers of at least 1, came {num_layers}")
+            raise UserError(f"expected num_layers of at least 1, came {num_layers}")
         if dropout > 0 and num_layers == 1:
-            raise ValueError(f"dropout acts between LSTM layers: expected num_layers of 2 or more, or dropout 0, "
+            raise UserError(f"dropout acts between LSTM layers: expected num_layers of 2 or more, or dropout 0, "
                              f"came num_layers 1 and dropout {dropout}")  # fmt: skip
         state_size = hidden_size * (2 if bidirectional else 1)
         sizes = [input_size] + [state_size] * (num_layers - 1)
@@ -396,7 +397,7 @@ class SequencePooling(nn.Module):
     def __init__(self, kind: str, hidden_size: int, *, bidirectional: bool = False) -> None:
         super().__init__()
         if kind not in POOLINGS:
-            raise ValueError(f"unknown pooling {kind!r}: expected one of {', '.join(POOLINGS)}")
+            raise UserError(f"unknown pooling {kind!r}: expected one of {', '.join(POOLINGS)}")
         self.kind = kind
         self.hidden_size = hidden_size
         self.state_size = hidden_size * (2 if bidirectional else 1)
@@ -425,7 +426,7 @@ class VolumeNetwork(nn.Module):
         norm: as in `FrameEncoder`; statistics over a batch of one case would be noise, and padding would enter them.
 
     Raises:
-        ValueError: an unknown norm.
+        UserError: an unknown norm.
     """
 
     def __init__(self, network: nn.Module, *, norm: str = "group") -> None:
@@ -548,11 +549,11 @@ def _say_float32(device: str) -> None:
 
 def _set_precision(encoder: nn.Module, precision: str) -> None:
     if precision not in PRECISIONS:
-        raise ValueError(f"unknown encoder precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
+        raise UserError(f"unknown encoder precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
     if hasattr(encoder, "precision"):
         encoder.precision = precision  # type: ignore[assignment]
     elif precision != "float32":
-        raise ValueError(f"encoder precision {precision}: {type(encoder).__name__} has none to set; wrap a 2D network "
+        raise UserError(f"encoder precision {precision}: {type(encoder).__name__} has none to set; wrap a 2D network "
                          f"in FrameEncoder")  # fmt: skip
 
 
@@ -570,7 +571,7 @@ def _is_recording() -> bool:
 
 def _with_norm(network: nn.Module, norm: str) -> nn.Module:
     if norm not in NORMS:
-        raise ValueError(f"unknown norm {norm!r}: expected one of {', '.join(NORMS)}")
+        raise UserError(f"unknown norm {norm!r}: expected one of {', '.join(NORMS)}")
     return _with_group_norm(network) if norm == "group" else network
 
 
@@ -615,17 +616,17 @@ def _sizes(network: nn.Module, in_channels: int) -> tuple[int, float]:
             hook.remove()
     if not isinstance(features, Tensor) or features.dim() not in (2, 4):
         came = f"shape {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
-        raise ValueError(f"expected a 2D network that returns (N, F) or (N, F, h, w), {type(network).__name__}: {came}")
+        raise UserError(f"expected a 2D network that returns (N, F) or (N, F, h, w), {type(network).__name__}: {came}")
     return features.shape[1], largest / _PROBE**2
 
 
 def _encoder(encoder: str | nn.Module) -> nn.Module:
     if isinstance(encoder, str):
         if encoder not in ENCODERS:
-            raise ValueError(f"unknown encoder {encoder!r}: expected one of {', '.join(ENCODERS)}, or a module")
+            raise UserError(f"unknown encoder {encoder!r}: expected one of {', '.join(ENCODERS)}, or a module")
         return ENCODERS[encoder]()
     if not hasattr(encoder, "feature_size"):
-        raise ValueError(
+        raise UserError(
             f"expected an encoder with the attribute feature_size, came {type(encoder).__name__}: "
             "wrap a 2D network in FrameEncoder"
         )

@@ -23,6 +23,7 @@ from openpyxl import Workbook
 from tqdm import tqdm
 
 from monai_chd.cohort.tables import SHEET
+from monai_chd.errors import UserError
 from monai_chd.files import replacing
 from monai_chd.labels import CLASSES, CYANOTIC, FLAGS, NON_CYANOTIC, NORMAL, strict_class
 from monai_chd.phantom.lesions import check_flags
@@ -75,10 +76,10 @@ def write_cohort(
         The workbook, written last: where it is, the cohort is whole.
 
     Raises:
-        ValueError: a folder in use, or an argument that cannot be drawn, before anything is written.
+        UserError: a folder in use, or an argument that cannot be drawn, before anything is written.
     """
     if patients < 3:
-        raise ValueError(f"patients: expected at least 3, one a class, came {patients}")
+        raise UserError(f"patients: expected at least 3, one a class, came {patients}")
     check_volume(size, slices, difficulty)
     dealt = deal_lesions(patients, lesions, np.random.default_rng([seed]))
     folder = new_folder(folder)
@@ -100,7 +101,7 @@ def parse_diagnosis(text: str) -> list[str]:
     """Flags of a diagnosis such as "VSD+PA", in the order of `labels.FLAGS`; "none" has none.
 
     Raises:
-        ValueError: a name that is no flag with a geometry.
+        UserError: a name that is no flag with a geometry.
     """
     return [] if text.strip() == "none" else check_flags(flag.strip() for flag in text.split("+"))
 
@@ -114,10 +115,10 @@ def deal_lesions(patients: int, lesions: Sequence[str] | None, rng: np.random.Ge
         rng: shuffles.
 
     Raises:
-        ValueError: no diagnosis, or one that cannot be drawn.
+        UserError: no diagnosis, or one that cannot be drawn.
     """
     if lesions is not None and (isinstance(lesions, str) or not lesions):
-        raise ValueError(f'lesions: expected a list of diagnoses such as ["DORV+VSD", "none"], came {lesions!r}')
+        raise UserError(f'lesions: expected a list of diagnoses such as ["DORV+VSD", "none"], came {lesions!r}')
     if lesions is not None:
         dealt = [lesions[place % len(lesions)] for place in range(patients)]
     else:
@@ -132,11 +133,11 @@ def new_folder(folder: str | os.PathLike[str]) -> Path:
     """Make the folder of a cohort.
 
     Raises:
-        ValueError: it is in use.
+        UserError: it is in use.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder}: expected a new or empty folder for the cohort, came one in use; name another one")
+        raise UserError(f"{folder}: expected a new or empty folder for the cohort, came one in use; name another one")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from monai_chd.cohort.imagechd import Known, patients
 from monai_chd.cohort.tables import SHEET
+from monai_chd.errors import UserError, UserFileError
 from monai_chd.labels import FLAGS
 from monai_chd.phantom.cohort import EPOCH, WORKBOOK, diagnosis_row, new_folder, nifti, workbook, write_file
 from monai_chd.phantom.layers import MYOCARDIUM
@@ -99,13 +100,13 @@ def write_imagechd(
         The workbook of diagnoses, written after everything but the archive.
 
     Raises:
-        ValueError: an argument that cannot be met, or a folder in use, before anything is written.
-        FileNotFoundError: zip is needed and missing, before anything is written.
+        UserError: an argument that cannot be met, or a folder in use, before anything is written.
+        UserFileError: zip is needed and missing, before anything is written.
     """
     known = {int(patient): facts for patient, facts in patients().items()}
     chosen = [patient for patient in known if ids is None or patient in ids]
     if not chosen or len(chosen) < len(set(ids or chosen)):
-        raise ValueError(
+        raise UserError(
             f"ids: expected some of ImageCHD's {len(known)} patients, such as 1001, came {sorted(ids or ())}"
         )
     check_volume(size, (FEWEST, FEWEST), DIFFICULTY)
@@ -258,7 +259,7 @@ def _as_typed(number: str, rng: np.random.Generator) -> int | float | str:
 def _find_zip() -> str:
     program = shutil.which("zip")
     if program is None:
-        raise FileNotFoundError(
+        raise UserFileError(
             "zip: not found, and only it writes a split archive; install Info-ZIP's zip (apt-get install zip, "
             "brew install zip), or leave the archive out"
         )
@@ -300,7 +301,7 @@ def write_archive(folder: Path, zip_program: str) -> Path:
                 text=True,
             )
         if done.returncode != 0 or not last.is_file():
-            raise OSError(
+            raise UserError(
                 f"{zip_program} could not split the archive (code {done.returncode}): {done.stdout}{done.stderr}"
             )
         last.rename(last.with_suffix(".change2zip"))

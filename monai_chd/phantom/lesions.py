@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from monai_chd.errors import UserError
 from monai_chd.labels import FLAGS
 from monai_chd.phantom.anatomy import Anatomy, Point, Tube
 
@@ -248,12 +249,12 @@ def check_flags(flags: Iterable[str]) -> list[str]:
     """Return the flags in the order of `labels.FLAGS`.
 
     Raises:
-        ValueError: a name that is no flag, or AVSD, which has no geometry.
+        UserError: a name that is no flag, or AVSD, which has no geometry.
     """
     wanted = set(flags)
     bad = sorted(wanted - set(LESIONS))
     if bad:
-        raise ValueError(
+        raise UserError(
             f"cannot draw {', '.join(bad)}: expected diagnosis flags out of {', '.join(LESIONS)}"
             + (
                 "; AVSD has no patient in ImageCHD and no geometry here, combine ASD+VSD instead"
@@ -273,7 +274,7 @@ def apply_lesions(heart: Anatomy, flags: Iterable[str], extent: Extent) -> None:
         extent: draws how far each lesion goes.
 
     Raises:
-        ValueError: a flag without geometry.
+        UserError: a flag without geometry.
     """
     for flag in check_flags(flags):
         LESIONS[flag](heart, extent)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_chd.errors import UserError
 from monai_chd.phantom.anatomy import Floats, normal_heart
 from monai_chd.phantom.layers import LABELS, Layer, chest_layers, heart_layers
 from monai_chd.phantom.lesions import Extent, apply_lesions, check_flags
@@ -223,7 +224,7 @@ def make_volume(
         artery), uint8, both (X, Y, Z) with X to the patient's right, Y anterior and Z to the head; and the nuisances.
 
     Raises:
-        ValueError: a flag without geometry, a size under 32, slices out of order or under 8, an unknown difficulty.
+        UserError: a flag without geometry, a size under 32, slices out of order or under 8, an unknown difficulty.
     """
     wanted = check_flags(flags)
     check_volume(size, slices, difficulty)
@@ -256,12 +257,12 @@ def check_volume(size: int, slices: tuple[int, int], difficulty: str) -> None:
     """Refuse what cannot become a volume.
 
     Raises:
-        ValueError: what was expected, what came.
+        UserError: what was expected, what came.
     """
     if size < 32:
-        raise ValueError(f"size: expected at least 32 voxels, came {size}; smaller hearts lose their walls")
+        raise UserError(f"size: expected at least 32 voxels, came {size}; smaller hearts lose their walls")
     low, high = slices
     if low < 8 or low > high:
-        raise ValueError(f"slices: expected (fewest, most) with 8 <= fewest <= most, came {slices}")
+        raise UserError(f"slices: expected (fewest, most) with 8 <= fewest <= most, came {slices}")
     if difficulty not in DIFFICULTIES:
-        raise ValueError(f"difficulty: expected {' or '.join(DIFFICULTIES)}, came {difficulty!r}")
+        raise UserError(f"difficulty: expected {' or '.join(DIFFICULTIES)}, came {difficulty!r}")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from monai_chd.cohort.tables import Diagnosis, find_table, read_table
+from monai_chd.errors import UserError, UserFileError
 from monai_chd.files import replacing
 from monai_chd.labels import CLASSES
 
@@ -53,15 +54,15 @@ def contact_sheet(cases: Sequence[Case], path: str | os.PathLike[str], *, column
         `path`.
 
     Raises:
-        ValueError: no case, no column, or a volume that is not 3D.
+        UserError: no case, no column, or a volume that is not 3D.
     """
     if not cases or columns < 1:
-        raise ValueError(f"contact sheet: expected at least one case and one column, came {len(cases)} and {columns}")
+        raise UserError(f"contact sheet: expected at least one case and one column, came {len(cases)} and {columns}")
     sheet = Image.new("L", (TITLE_WIDTH + columns * TILE, len(cases) * TILE))
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=14)
     for row, case in enumerate(cases):
         if case.hu.ndim != 3:
-            raise ValueError(f"contact sheet: expected a volume (X, Y, Z) for {case.title!r}, came {case.hu.shape}")
+            raise UserError(f"contact sheet: expected a volume (X, Y, Z) for {case.title!r}, came {case.hu.shape}")
         pen.multiline_text((8, row * TILE + 8), case.title, fill=255, font=font)
         for column, frame in enumerate(_frames(case, columns)):
             sheet.paste(frame, (TITLE_WIDTH + column * TILE, row * TILE))
@@ -102,8 +103,8 @@ def cohort_contact_sheet(folder: str | os.PathLike[str], path: str | os.PathLike
         `path`.
 
     Raises:
-        FileNotFoundError: no workbook, or a patient of it has no image.
-        ValueError: a workbook that cannot be read, or without any sound row.
+        UserFileError: no workbook, or a patient of it has no image.
+        UserError: a workbook that cannot be read, or without any sound row.
     """
     folder = Path(folder)
     rows = [row for row in read_table(find_table(folder)) if not row.problem]
@@ -128,7 +129,7 @@ def _varied(rows: Sequence[Diagnosis]) -> list[Diagnosis]:
 def _read_case(folder: Path, row: Diagnosis) -> Case:
     image, label = (folder / f"ct_{row.patient}_{kind}.nii.gz" for kind in ("image", "label"))
     if not image.is_file():
-        raise FileNotFoundError(f"{image}: the workbook lists patient {row.patient}, the folder has no such image")
+        raise UserFileError(f"{image}: the workbook lists patient {row.patient}, the folder has no such image")
     title = f"{row.patient}\n{row.label or UNDETERMINED}\n{' '.join(row.flags) or 'no flag'}"
     return Case(title, _read(image).astype(np.int16) - 1024, _read(label) if label.is_file() else None)
 

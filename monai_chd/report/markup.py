@@ -8,6 +8,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
+from monai_chd.errors import UserError
+
 VOID = frozenset({"br", "hr", "img", "meta", "link", "col", "input"})
 """HTML elements without an end tag."""
 
@@ -38,13 +40,13 @@ def element(name: str, /, *content: Content, **attributes: str | int | float | b
         The element as Markup.
 
     Raises:
-        ValueError: content in an element that cannot have any.
+        UserError: content in an element that cannot have any.
     """
     written = "".join(_attribute(key, value) for key, value in attributes.items())
     inside = join(content)
     if name in VOID:
         if inside:
-            raise ValueError(f"<{name}> takes no content, came {inside[:60]!r}")
+            raise UserError(f"<{name}> takes no content, came {inside[:60]!r}")
         return Markup(f"<{name}{written}>")
     if name in EMPTY_SVG and not inside:
         return Markup(f"<{name}{written}/>")

@@ -90,7 +90,7 @@ def write_model_card(report: Mapping[str, Any], path: str | os.PathLike[str]) ->
         `path`.
 
     Raises:
-        ValueError: the folder cannot be written to.
+        UserError: the folder cannot be written to.
     """
     lines = [f"# Model card: {_escaped(report['title'])}", "", f"**{_escaped(NOTE)}**"]
     for part in card(report):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_chd.errors import UserError, UserFileError
 from monai_chd.files import replacing
 from monai_chd.metrics.predictions import NOTE
 from monai_chd.report.checklists import STATUS, fill_checklists, sources
@@ -57,13 +58,13 @@ def write_report(report: Mapping[str, Any], folder: str | Path) -> Path:
         The file.
 
     Raises:
-        ValueError: a needed part is missing, or a sheet is no PNG or outside of the folder.
-        FileNotFoundError: a sheet that is named is not there.
+        UserError: a needed part is missing, or a sheet is no PNG or outside of the folder.
+        UserFileError: a sheet that is named is not there.
     """
     folder = Path(folder)
     missing = [key for key in NEEDED if not report.get(key)]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"{folder / NAME}: the report lacks {', '.join(missing)}; expected the content of report.json as crossval writes it"
         )
     text = page(report, _pictures(report, folder))
@@ -312,15 +313,13 @@ def _pictures(report: Mapping[str, Any], folder: Path) -> dict[str, str]:
             continue
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
-            raise ValueError(
+            raise UserError(
                 f"{name}: the sheet of patient {case.get('patient')} lies outside of {folder}; expected a path within"
             )
         if not path.is_file():
-            raise FileNotFoundError(
-                f"{path}: no such sheet, though the report names it for patient {case.get('patient')}"
-            )
+            raise UserFileError(f"{path}: no such sheet, though the report names it for patient {case.get('patient')}")
         content = path.read_bytes()
         if not content.startswith(b"\x89PNG\r\n\x1a\n"):
-            raise ValueError(f"{path}: expected a PNG, as the sheet of patient {case.get('patient')}")
+            raise UserError(f"{path}: expected a PNG, as the sheet of patient {case.get('patient')}")
         pictures[name] = "data:image/png;base64," + base64.b64encode(content).decode()
     return pictures

@@ -14,6 +14,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Orientation, Transform
 from numpy.typing import NDArray
 
+from monai_chd.errors import UserError
 from monai_chd.nifti import READERS, IntensityRange, bad_voxels, refuse_bad_voxels
 from monai_chd.transforms.steps import (
     FRAME_SIZE,
@@ -71,7 +72,7 @@ class LoadFrames(Transform):
         cine_slice: int | None = None,
     ) -> None:
         if reader not in (STREAM, *READERS):
-            raise ValueError(f"unknown reader {reader!r}: expected one of {', '.join((STREAM, *READERS))}")
+            raise UserError(f"unknown reader {reader!r}: expected one of {', '.join((STREAM, *READERS))}")
         self.reader = reader
         self.load = LoadVolume("nibabel" if reader == STREAM else reader, hu_offset)
         self.orient = Orientation("".join(ORIENTATION), labels=(("L", "R"), ("P", "A"), ("I", "S")))
@@ -85,7 +86,7 @@ class LoadFrames(Transform):
         """Read `path`; `hu_offset` and `cine_slice` given here go before those of the constructor.
 
         Raises:
-            FileNotFoundError, ValueError: see `LoadVolume` and `SliceToFrame`.
+            UserFileError, UserError: see `LoadVolume` and `SliceToFrame`.
         """
         stored = StoredVolume(path) if self.reader == STREAM else None
         if stored is None or stored.times > 1 or stored.dtype.itemsize > _LONGEST_NUMBER:

@@ -21,6 +21,7 @@ from monai.utils import TraceKeys
 from torch import Tensor
 from torch.nn import functional as F
 
+from monai_chd.errors import UserError
 from monai_chd.nifti import READERS, detect_hu_offset, read_volume
 
 SAMPLING = ("even", "first")
@@ -50,7 +51,7 @@ def _affine(img: Tensor) -> np.ndarray:
 
 def _whole_number(name: str, value: Any, smallest: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
-        raise ValueError(f"{name}: expected a whole number of {smallest} or more, got {value!r}")
+        raise UserError(f"{name}: expected a whole number of {smallest} or more, got {value!r}")
     return value
 
 
@@ -69,7 +70,7 @@ class LoadVolume(Transform):
 
     def __init__(self, reader: str = "nibabel", hu_offset: float | None = None) -> None:
         if reader not in READERS:
-            raise ValueError(f"unknown reader {reader!r}: expected one of {', '.join(READERS)}")
+            raise UserError(f"unknown reader {reader!r}: expected one of {', '.join(READERS)}")
         self.reader = reader
         self.hu_offset = hu_offset
 
@@ -77,7 +78,7 @@ class LoadVolume(Transform):
         """Read `path`; `hu_offset` given here goes before the one of the constructor.
 
         Raises:
-            FileNotFoundError, ValueError: see `reading.read_volume` and `reading.detect_hu_offset`.
+            UserFileError, UserError: see `reading.read_volume` and `reading.detect_hu_offset`.
         """
         values, affine = read_volume(path, self.reader)
         offset = self.hu_offset if hu_offset is None else hu_offset
@@ -126,7 +127,7 @@ class SliceToFrame(InvertibleTransform):
         if cine_slice is None:
             return axis, size // 2
         if _whole_number("cine_slice", cine_slice, 0) >= size:
-            raise ValueError(f"cine_slice: expected 0 to {size - 1} for this cine of {size} slices, got {cine_slice}")
+            raise UserError(f"cine_slice: expected 0 to {size - 1} for this cine of {size} slices, got {cine_slice}")
         stored_as_oriented = towards == (1 if ORIENTATION[axis] in "RAS" else -1)
         return axis, cine_slice if stored_as_oriented else size - 1 - cine_slice
 
@@ -138,14 +139,14 @@ class SliceToFrame(InvertibleTransform):
             cine_slice: goes before the one of the constructor.
 
         Raises:
-            ValueError: not four axes, not oriented LPS, or no such cine slice.
+            UserError: not four axes, not oriented LPS, or no such cine slice.
         """
         if img.ndim != 4:
-            raise ValueError(f"SliceToFrame: expected a volume of shape (C, X, Y, Z), got {tuple(img.shape)}")
+            raise UserError(f"SliceToFrame: expected a volume of shape (C, X, Y, Z), got {tuple(img.shape)}")
         affine = _affine(img)
         codes = nib.aff2axcodes(affine)
         if isinstance(img, MetaTensor) and codes != ORIENTATION:
-            raise ValueError(
+            raise UserError(
                 f"SliceToFrame: expected orientation {''.join(ORIENTATION)}, got {''.join(map(str, codes))}; put "
                 f"Orientationd(axcodes='LPS') before it"
             )
@@ -204,7 +205,7 @@ class WindowHU(Transform):
     def __init__(self, window: Sequence[float] = (-200.0, 900.0)) -> None:
         numbers = isinstance(window, (list, tuple)) and all(isinstance(value, (int, float)) for value in window)
         if not numbers or len(window) != 2 or not -math.inf < float(window[0]) < float(window[1]) < math.inf:
-            raise ValueError(f"window: expected [lower, upper] in HU with lower < upper, got {window!r}")
+            raise UserError(f"window: expected [lower, upper] in HU with lower < upper, got {window!r}")
         self.window = (float(window[0]), float(window[1]))
 
     def __call__(self, img: Tensor) -> MetaTensor:
@@ -317,7 +318,7 @@ class PadFrames(InvertibleTransform):
     def __init__(self, sequence_length: int = SEQUENCE_LENGTH, sampling: str = "even") -> None:
         self.sequence_length = _whole_number("sequence_length", sequence_length)
         if sampling not in SAMPLING:
-            raise ValueError(f"sampling: expected one of {', '.join(SAMPLING)}, got {sampling!r}")
+            raise UserError(f"sampling: expected one of {', '.join(SAMPLING)}, got {sampling!r}")
         self.sampling = sampling
 
     def frame_indices(self, total: int) -> Tensor:
@@ -331,11 +332,11 @@ class PadFrames(InvertibleTransform):
         """Pad or sample.
 
         Raises:
-            ValueError: no frame at all.
+            UserError: no frame at all.
         """
         total = img.shape[1]
         if total < 1:
-            raise ValueError(f"PadFrames: expected at least one frame, got shape {tuple(img.shape)}")
+            raise UserError(f"PadFrames: expected at least one frame, got shape {tuple(img.shape)}")
         kept = self.frame_indices(total)
         values = img.as_tensor() if isinstance(img, MetaTensor) else img
         frames = values if len(kept) == total else values[:, kept]

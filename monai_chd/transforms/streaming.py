@@ -52,7 +52,7 @@ class StoredVolume:
         times: time points; more than one cannot be streamed.
 
     Raises:
-        FileNotFoundError, ValueError: see `reading.read_volume`; what only the voxels show comes from `slabs`.
+        UserFileError, UserError: see `reading.read_volume`; what only the voxels show comes from `slabs`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -76,7 +76,7 @@ class StoredVolume:
             stop: slices to read. None: all of them, and then on to the checksum at the end of the file.
 
         Raises:
-            ValueError: the file is truncated or corrupt; names the file and where in it.
+            UserError: the file is truncated or corrupt; names the file and where in it.
         """
         X, Y, Z = self.shape
         size = X * Y * self.dtype.itemsize

@@ -21,7 +21,7 @@ from monai.utils import optional_import
 from torch import Tensor, nn
 
 from monai_chd.data.feature_cache import encoder_key
-from monai_chd.errors import user_error
+from monai_chd.errors import UserError, UserFileError, user_error
 from monai_chd.files import replacing
 from monai_chd.networks.cnn_lstm import CNNLSTM, FrameEncoder, pooled
 from monai_chd.workflow.run import bundle_folder, settings_file
@@ -84,14 +84,14 @@ class CompiledEncoder(nn.Module):
         frame_size: pixels of a frame, in each direction.
 
     Raises:
-        FileNotFoundError: not exported yet.
-        ValueError: exported from other weights or for other frames, or OpenVINO is not installed.
+        UserFileError: not exported yet.
+        UserError: exported from other weights or for other frames, or OpenVINO is not installed.
     """
 
     def __init__(self, path: Path, encoder: FrameEncoder, frame_size: int) -> None:
         super().__init__()
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: not there; write it with `monai-chd export OUT --scans SCANS`")
+            raise UserFileError(f"{path}: not there; write it with `monai-chd export OUT --scans SCANS`")
         openvino = _package("openvino")
         core = openvino.Core()
         model = core.read_model(path)
@@ -100,7 +100,7 @@ class CompiledEncoder(nn.Module):
             for name in ("encoder", "frame_size")
         }
         if made_of != _properties(encoder, frame_size):
-            raise ValueError(
+            raise UserError(
                 f"{path} was exported from other weights or for frames of another size than {frame_size}; write it again "
                 f"with `monai-chd export OUT --scans SCANS`"
             )
@@ -129,12 +129,12 @@ class InferenceEngine:
         frame_size: pixels of a frame, in each direction.
 
     Raises:
-        ValueError: an unknown engine; when the evaluator starts, see `CompiledEncoder`.
+        UserError: an unknown engine; when the evaluator starts, see `CompiledEncoder`.
     """
 
     def __init__(self, engine: str, network: nn.Module, checkpoint: str | Path, frame_size: int) -> None:
         if engine not in ENGINES:
-            raise ValueError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
+            raise UserError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
         self.engine, self.network, self.checkpoint, self.frame_size = engine, network, Path(checkpoint), frame_size
 
     def attach(self, engine: Engine) -> None:
@@ -153,11 +153,11 @@ def frame_encoder(network: nn.Module) -> FrameEncoder:
     """The frame encoder of a network.
 
     Raises:
-        ValueError: it has none, as a 3D network.
+        UserError: it has none, as a 3D network.
     """
     encoder = getattr(network, "encoder", None)
     if not isinstance(network, CNNLSTM) or not isinstance(encoder, FrameEncoder):
-        raise ValueError(
+        raise UserError(
             f"ONNX and OpenVINO are for a CNNLSTM with a FrameEncoder, came {type(network).__name__} with "
             f"{type(encoder).__name__}"
         )
@@ -176,7 +176,7 @@ def export_onnx(network: nn.Module, folder: str | Path, frame_size: int) -> tupl
         frame_size: S.
 
     Raises:
-        ValueError: another kind of network, or onnx is not installed.
+        UserError: another kind of network, or onnx is not installed.
     """
     encoder = frame_encoder(network).eval()
     onnx = _package("onnx")
@@ -224,7 +224,7 @@ def _properties(encoder: FrameEncoder, frame_size: int) -> dict[str, str]:
 def _package(name: str) -> Any:
     package, found = optional_import(name)
     if not found:
-        raise ValueError(f'{name} is not installed: pip install "monai_chd[openvino]"')
+        raise UserError(f'{name} is not installed: pip install "monai_chd[openvino]"')
     return package
 
 
@@ -249,7 +249,7 @@ def compare(network: nn.Module, items: Iterable[Mapping[str, Any]], folder: str 
         frame_size: S.
 
     Raises:
-        ValueError: no case; see `CompiledEncoder`.
+        UserError: no case; see `CompiledEncoder`.
     """
     encoder = frame_encoder(network)
     compiled = CompiledEncoder(Path(folder, ENCODER_ONNX), encoder, frame_size)
@@ -272,7 +272,7 @@ def compare(network: nn.Module, items: Iterable[Mapping[str, Any]], folder: str 
         rows.append((own, onnx, fast))
         seconds.append((own_seconds, fast_seconds))
     if not rows:
-        raise ValueError("no scan that can be read, to compare on")
+        raise UserError("no scan that can be read, to compare on")
     own, onnx, fast = (torch.cat(column) for column in zip(*rows, strict=True))
     return Comparison(
         scans=len(rows),
@@ -302,8 +302,8 @@ def export(out: str, scans: str, overrides: Mapping[str, Any]) -> Comparison:
         overrides: keys of the config `inference`.
 
     Raises:
-        FileNotFoundError: no model or no scan.
-        ValueError: settings other than the model's, a network of another kind, or a missing package.
+        UserFileError: no model or no scan.
+        UserError: settings other than the model's, a network of another kind, or a missing package.
     """
     parser = ConfigParser()
     parser.read_config([bundle_folder() / "configs" / "inference.json", *settings_file(out, overrides)])

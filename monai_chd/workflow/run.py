@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_chd.errors import UserError, UserFileError
 from monai_chd.files import writable_folder
 from monai_chd.workflow.settings import SETTINGS, find_checkpoint
 
@@ -26,7 +27,7 @@ def bundle_folder() -> Path:
     """The MONAI bundle: beside the package in a checkout, below the prefix's `share/` when installed.
 
     Raises:
-        FileNotFoundError: neither is there.
+        UserFileError: neither is there.
     """
     places = [
         Path(__file__).resolve().parents[2] / "bundle",
@@ -35,7 +36,7 @@ def bundle_folder() -> Path:
     for place in places:
         if (place / "configs" / "train.json").is_file():
             return place
-    raise FileNotFoundError(f"the bundle's configs are not at {' or '.join(map(str, places))}; install monai_chd again")
+    raise UserFileError(f"the bundle's configs are not at {' or '.join(map(str, places))}; install monai_chd again")
 
 
 def run_bundle(configs: Sequence[str | Path], **overrides: Any) -> None:
@@ -129,16 +130,16 @@ def check_keys(configs: Sequence[str], overrides: Mapping[str, Any], given: Sequ
         given: keys that the command sets by itself.
 
     Raises:
-        ValueError: names the keys, and what was perhaps meant.
+        UserError: names the keys, and what was perhaps meant.
     """
     twice = [key for key in overrides if key in (*given, "bundle_root")]
     if twice:
-        raise ValueError(f"config key {', '.join(twice)}: given by the command's own arguments; leave it out")
+        raise UserError(f"config key {', '.join(twice)}: given by the command's own arguments; leave it out")
     known = set().union(*(config_content(name) for name in configs))
     unknown = [key for key in overrides if re.split(r"[#:]", key)[0] not in known]
     if unknown:
         near = [match for key in unknown for match in difflib.get_close_matches(key, known, n=1)]
         meant = f"did you mean {', '.join(near)}? " if near else ""
-        raise ValueError(
+        raise UserError(
             f"unknown config key {', '.join(unknown)}; {meant}known: {', '.join(sorted(known - {'imports'}))}"
         )

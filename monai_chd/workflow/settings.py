@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_chd.errors import UserError, UserFileError
 from monai_chd.files import replacing
 from monai_chd.metrics.calibration import read_calibration, read_wish
 
@@ -68,12 +69,12 @@ def check_checkpoint(checkpoint: str | Path, settings: Mapping[str, Any]) -> Non
     """Refuse weights that are not there or were trained with other settings.
 
     Raises:
-        FileNotFoundError: no weights.
-        ValueError: settings differ from the `settings.json` beside the weights (weights without one are taken as they are).
+        UserFileError: no weights.
+        UserError: settings differ from the `settings.json` beside the weights (weights without one are taken as they are).
     """
     path = Path(checkpoint)
     if not path.is_file():
-        raise FileNotFoundError(
+        raise UserFileError(
             f"{path}: no trained model; train one into the same output folder first, or name its weights with --checkpoint FILE"
         )
     beside = path.with_name(SETTINGS)
@@ -83,7 +84,7 @@ def check_checkpoint(checkpoint: str | Path, settings: Mapping[str, Any]) -> Non
     trained = {key: noted.get(key, noted.get(_other(key), value)) for key, value in asked.items()}
     differ = [f"{key} {trained[key]!r} (asked: {value!r})" for key, value in asked.items() if trained[key] != value]
     if differ:
-        raise ValueError(
+        raise UserError(
             f"{path} was trained with {', '.join(differ)}. Ask for the same: `monai-chd` takes the training's settings by "
             f"itself when you leave these out; with `python -m monai.bundle run` put {beside} last in --config_file"
         )
@@ -93,7 +94,7 @@ def check_values(settings: Mapping[str, Any]) -> None:
     """Refuse values that would be taken for something else, by the name of their config key.
 
     Raises:
-        ValueError: lists every count that is no whole number of 1 or more, rate that is not above 0, and switch that is
+        UserError: lists every count that is no whole number of 1 or more, rate that is not above 0, and switch that is
             neither true nor false, and a wished coverage or risk that is none.
     """
     wrong = []
@@ -112,14 +113,14 @@ def check_values(settings: Mapping[str, Any]) -> None:
     except ValueError as error:
         wrong.append(str(error))
     if wrong:
-        raise ValueError("; ".join(wrong))
+        raise UserError("; ".join(wrong))
 
 
 def check_wish(checkpoint: str | Path, coverage: float | None, risk: float | None) -> None:
     """Before a model is used: refuse a wished coverage or risk that is none, or that it has no calibration for.
 
     Raises:
-        ValueError: see `calibration.Calibration.wished`; or the file beside the weights is none.
+        UserError: see `calibration.Calibration.wished`; or the file beside the weights is none.
     """
     read_calibration(checkpoint).wished(coverage, risk)
 
@@ -128,13 +129,13 @@ def check_resumable(checkpoint: str | Path, settings: Mapping[str, Any], cases: 
     """Refuse to go on with a training on other settings or cases: what is noted beside its weights would become untrue.
 
     Raises:
-        FileNotFoundError, ValueError: see `check_checkpoint`.
-        ValueError: the cases differ from the `trained_on.json` beside the weights.
+        UserFileError, UserError: see `check_checkpoint`.
+        UserError: the cases differ from the `trained_on.json` beside the weights.
     """
     check_checkpoint(checkpoint, settings)
     beside = Path(checkpoint).with_name(TRAINED_ON)
     if beside.is_file() and json.loads(beside.read_text()) != _seen(cases):
-        raise ValueError(f"{checkpoint} was trained on other cases; resume with the datalist it was started with")
+        raise UserError(f"{checkpoint} was trained on other cases; resume with the datalist it was started with")
 
 
 def check_resume(
@@ -147,7 +148,7 @@ def check_resume(
     """Before a training is resumed: refuse other settings or cases, and one that is done already.
 
     Raises:
-        FileNotFoundError, ValueError: see `check_resumable`; or `max_epochs` are trained already.
+        UserFileError, UserError: see `check_resumable`; or `max_epochs` are trained already.
     """
     if not resume:
         return
@@ -157,24 +158,24 @@ def check_resume(
     check_resumable(last, settings, cases)
     done = torch.load(last, map_location="cpu", weights_only=True)["epoch"]
     if done >= max_epochs:
-        raise ValueError(f"{last}: already trained for {done} epochs; ask for more with --max_epochs N")
+        raise UserError(f"{last}: already trained for {done} epochs; ask for more with --max_epochs N")
 
 
 def check_unseen(checkpoint: str | Path, cases: Sequence[Mapping[str, Any]]) -> None:
     """Refuse to evaluate a model on patients or scans that it was trained on.
 
     Raises:
-        ValueError: no cases, or some that stand in the `trained_on.json` beside the weights.
+        UserError: no cases, or some that stand in the `trained_on.json` beside the weights.
     """
     if not cases:
-        raise ValueError("the datalist has no test part; make one with `monai-chd prepare … --test-fraction 0.2`")
+        raise UserError("the datalist has no test part; make one with `monai-chd prepare … --test-fraction 0.2`")
     beside = Path(checkpoint).with_name(TRAINED_ON)
     if not beside.is_file():
         return
     seen = {key: set(values) for key, values in json.loads(beside.read_text()).items()}
     leaked = sorted({str(case["patient"]) for case in cases for key in seen if case.get(key) in seen[key]})
     if leaked:
-        raise ValueError(
+        raise UserError(
             f"{len(leaked)} of the patients to evaluate on were seen in training ({', '.join(leaked[:8])}"
             f"{' …' if len(leaked) > 8 else ''}): the figure would mean nothing. Use the datalist that {checkpoint} was "
             f"trained with"

@@ -23,7 +23,7 @@ from tiny_frames import (
 )
 
 from monai_chd.data.dataset import CACHES, FrameDataset, loader_workers
-from monai_chd.errors import user_error
+from monai_chd.errors import UserError, UserFileError, user_error
 
 
 @pytest.fixture
@@ -144,12 +144,12 @@ def test_jpg_of_a_chain_without_sequence_is_refused(cases, jpg_folder):
 
 
 UNREADABLE = {
-    "truncated": (cut_in_half, ValueError, "truncated or corrupt NIfTI"),
-    "missing": (os.remove, FileNotFoundError, "no such file"),
-    "empty": (lambda path: open(path, "w").close(), ValueError, "the file is empty"),
+    "truncated": (cut_in_half, UserError, "truncated or corrupt NIfTI"),
+    "missing": (os.remove, UserFileError, "no such file"),
+    "empty": (lambda path: open(path, "w").close(), UserError, "the file is empty"),
     "no-hu": (
         lambda path: nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)).to_filename(path),
-        ValueError,
+        UserError,
         "cannot tell Hounsfield units",
     ),
 }

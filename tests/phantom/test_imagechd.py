@@ -17,6 +17,7 @@ import monai_chd
 from monai_chd.cli import main
 from monai_chd.cohort.imagechd_image_info import read_image_info
 from monai_chd.cohort.tables import read_table
+from monai_chd.errors import UserError
 from monai_chd.labels import FLAGS
 from monai_chd.nifti import detect_hu_offset
 from monai_chd.phantom import imagechd
@@ -352,7 +353,7 @@ def test_archive_that_zip_cannot_split_leaves_none(tmp_path, monkeypatch):
     program.write_text("#!/bin/sh\necho no room\nexit 15\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setattr(shutil, "which", lambda name: str(program))
-    with pytest.raises(OSError, match=r"could not split the archive \(code 15\): no room"):
+    with pytest.raises(UserError, match=r"could not split the archive \(code 15\): no room"):
         write_imagechd(tmp_path / "cohort", size=SIZE, ids=[1032], archive=True, progress=False)
     assert len(list((tmp_path / "cohort").iterdir())) == 4
 
