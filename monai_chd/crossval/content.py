@@ -1,6 +1,6 @@
 """Puts report.json of a cross-validation together: who took part, how, the results, and where all of it comes from.
 
-Figures are `evaluation`'s, controls `controls`', pages `report_html`'s part.
+Figures are `evaluation`'s, controls `controls`', pages `report.page`'s part.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from typing import Any
 from monai_chd.cohort.datalist import read_datalist
 from monai_chd.cohort.imagechd import UNFLAGGED
 from monai_chd.crossval.design import FOLDS_FILE, INNER_SHARE, Design
-from monai_chd.crossval.fits import best_epoch, fit_folder, history, read_done
+from monai_chd.crossval.fits import fit_folder, history, read_done
 from monai_chd.files import replacing
 from monai_chd.labels import CLASSES, UNDETERMINED
+from monai_chd.metrics.curves import best_epoch
 from monai_chd.metrics.predictions import NOTE, software_versions
 from monai_chd.networks.cnn_lstm import has_bfloat16
 from monai_chd.workflow.run import config_content
@@ -165,7 +166,8 @@ def _training(design: Design, fits: Path) -> list[dict[str, Any]]:
     for repeat in range(design.repeats):
         for fold in range(design.folds):
             curves = history(fit_folder(fits, repeat, fold))
-            found.append({"repeat": repeat, "fold": fold, "history": curves, "best_epoch": best_epoch(curves)})
+            best = best_epoch(curves)
+            found.append({"repeat": repeat, "fold": fold, "history": curves, "best_epoch": best[0] if best else None})
     return found
 
 

@@ -309,9 +309,3 @@ def history(folder: Path) -> list[dict[str, float]]:
             {key: int(value) if key == "epoch" else float(value) for key, value in row.items() if value}
             for row in csv.DictReader(file)
         ]
-
-
-def best_epoch(curves: Sequence[Mapping[str, float]], metric: str = "val_macro_f1") -> int | None:
-    """The first epoch with the best validation, whose weights were kept."""
-    validated = [row for row in curves if metric in row]
-    return int(max(validated, key=lambda row: row[metric])["epoch"]) if validated else None

@@ -1,17 +1,20 @@
-"""Curves of out-of-fold predictions, each the mean over repeats: ROC, precision-recall, reliability, risk-coverage.
+"""Curves: of out-of-fold predictions, each the mean over repeats (ROC, precision-recall, reliability, risk-coverage), and of
+a training by epoch, with its best epoch.
 
-Draws nothing; that is the report's part.
+Draws nothing; that is the part of `figures` (PNG) and of the report (SVG).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypedDict
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from monai_chd.errors import UserError
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.estimates import Estimate, Evaluation
 from monai_chd.metrics.formulas import reliability_bins, risk_coverage, wilson_interval
@@ -70,6 +73,53 @@ class Curves(TypedDict):
     pr: dict[str, dict[str, Any]]
     reliability: BeforeAfter
     risk_coverage: RiskCoverage
+
+
+class LearningCurves(NamedTuple):
+    """What a drawing of one training shows: points (epoch, value) of each series by its name, and the epoch to mark.
+
+    `loss` has training and validation; `score` has macro-F1 and accuracy, both of the validation cases. Points stand only
+    where the value is a finite number; a line joins them across the epochs between. `best` is as from `best_epoch`.
+    """
+
+    loss: dict[str, list[tuple[float, float]]]
+    score: dict[str, list[tuple[float, float]]]
+    best: tuple[int, str] | None
+
+
+def learning_curves(history: Sequence[Mapping[str, Any]]) -> LearningCurves:
+    """What is drawn of a training.
+
+    Args:
+        history: one mapping an epoch with `epoch` and any of `train_loss`, `val_loss`, `val_macro_f1`, `val_accuracy`; a value
+            may be missing, None or not finite.
+
+    Raises:
+        UserError: no epoch, or an entry without `epoch`.
+    """
+    bad = [i for i, entry in enumerate(history) if not math.isfinite(_number(entry, "epoch"))]
+    if bad or not len(history):
+        raise UserError(f"expected entries with an epoch, came {f'none in history{bad}' if bad else 'no entry'}")
+    return LearningCurves(
+        loss={"training": _points(history, "train_loss"), "validation": _points(history, "val_loss")},
+        score={"macro-F1": _points(history, "val_macro_f1"), "accuracy": _points(history, "val_accuracy")},
+        best=best_epoch(history),
+    )
+
+
+def best_epoch(history: Sequence[Mapping[str, Any]]) -> tuple[int, str] | None:
+    """The first epoch with the highest `val_macro_f1`, without any the one with the lowest `val_loss`, and the reason.
+
+    Returns:
+        Epoch and reason in words; None when no epoch was validated.
+    """
+    for key, sign, reason in (
+        ("val_macro_f1", 1, "highest validation macro-F1"),
+        ("val_loss", -1, "lowest validation loss"),
+    ):
+        if points := _points(history, key):
+            return int(max(points, key=lambda point: sign * point[1])[0]), reason
+    return None
 
 
 def mean_curves(
@@ -132,6 +182,17 @@ def mean_pr(cases: Cases) -> dict[str, dict[str, Any]]:
             prevalence = float(np.mean(cases.labels_by_patient() == k))
             curves[name] = {"recall": grid.tolist(), "precision": mean.tolist(), "prevalence": prevalence}
     return curves
+
+
+def _points(history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    points = [(_number(entry, "epoch"), _number(entry, key)) for entry in history]
+    return [(epoch, value) for epoch, value in points if math.isfinite(value)]
+
+
+def _number(entry: Mapping[str, Any], key: str) -> float:
+    """A number of an epoch, NaN where there is none."""
+    value = entry.get(key)
+    return math.nan if value is None else float(value)
 
 
 def _diagram(cases: Cases, scored: Evaluation, confidence: float) -> Reliability:

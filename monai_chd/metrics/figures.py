@@ -21,9 +21,13 @@ from numpy.typing import ArrayLike, NDArray
 from monai_chd.errors import UserError
 from monai_chd.files import replacing
 from monai_chd.labels import CLASSES
+from monai_chd.metrics.curves import learning_curves
 
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 """Okabe and Ito's colours, told apart with any colour vision; line styles differ as well, for print in grey."""
+
+STROKES = {"training": (ORANGE, "--"), "validation": (BLUE, "-"), "macro-F1": (BLUE, "-"), "accuracy": (GREEN, "--")}
+"""Colour and line of each series of learning curves."""
 
 SELECTION_NOTE = "validation, used to choose the model: not a test result"
 
@@ -66,11 +70,8 @@ def confusion_matrix_figure(matrix: ArrayLike, path: str | os.PathLike[str], *, 
 def learning_curves_figure(history: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> Path:
     """Draw losses, and macro-F1 and accuracy on the validation cases, by epoch, and mark the best epoch.
 
-    The best is the first epoch with the highest `val_macro_f1`; without any, the one with the lowest `val_loss`.
-
     Args:
-        history: one mapping an epoch with `epoch` and any of `train_loss`, `val_loss`, `val_macro_f1`, `val_accuracy`.
-            A value may be missing, None or not finite; nothing is drawn for it.
+        history: as for `curves.learning_curves`, which says what is drawn.
         path: the PNG to write.
 
     Returns:
@@ -79,38 +80,24 @@ def learning_curves_figure(history: Sequence[Mapping[str, Any]], path: str | os.
     Raises:
         UserError: no epoch, or an entry without `epoch`.
     """
-    bad = [i for i, entry in enumerate(history) if not np.isfinite(_value(entry, "epoch"))]
-    if bad or not len(history):
-        raise UserError(f"expected entries with an epoch, came {f'none in history{bad}' if bad else 'no entry'}")
+    drawn = learning_curves(history)
     figure = Figure(figsize=(9.6, 4.8), layout="constrained")
     loss, score = figure.subplots(1, 2, sharex=True)
-    _draw_curve(loss, history, "train_loss", "training", ORANGE, "--")
-    _draw_curve(loss, history, "val_loss", "validation", BLUE, "-")
-    _draw_curve(score, history, "val_macro_f1", "macro-F1", BLUE, "-")
-    _draw_curve(score, history, "val_accuracy", "accuracy", GREEN, "--")
+    for axes, series in ((loss, drawn.loss), (score, drawn.score)):
+        for name, points in series.items():
+            _draw_curve(axes, name, points)
     loss.set(title="Loss", ylabel="loss", ylim=(0, 1.05 * loss.get_ylim()[1]))
     score.set(title="Macro-F1 and accuracy (validation)", ylabel="score", ylim=(-0.02, 1.02))
-    best = best_epoch(history)
+    reason = ""
+    if drawn.best:
+        epoch, why = drawn.best
+        reason = f"; best epoch: {why}"
+        for axes in (loss, score):
+            axes.axvline(epoch, color="#555555", linestyle=":", linewidth=1.4, label=f"best epoch {epoch}")
     for axes in (loss, score):
-        if best:
-            axes.axvline(best[0], color="#555555", linestyle=":", linewidth=1.4, label=f"best epoch {best[0]:g}")
         _finish_curves(axes)
-    reason = f"; best epoch: {best[1]}" if best else ""
     _set_title(figure, "Learning curves", SELECTION_NOTE + reason)
     return _save(figure, Path(path))
-
-
-def best_epoch(history: Sequence[Mapping[str, Any]]) -> tuple[float, str] | None:
-    """Find the epoch to mark and the reason; None when no epoch was validated."""
-    for name, sign, reason in (
-        ("val_macro_f1", 1, "highest validation macro-F1"),
-        ("val_loss", -1, "lowest validation loss"),
-    ):
-        values = np.array([sign * _value(entry, name) for entry in history])
-        if np.isfinite(values).any():
-            best = int(np.argmax(np.where(np.isfinite(values), values, -np.inf)))
-            return _value(history[best], "epoch"), reason
-    return None
 
 
 def _label_classes(axes: Axes, support: NDArray[np.int64]) -> None:
@@ -136,16 +123,13 @@ def _text_colour(share: float) -> str:
     return "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "black"
 
 
-def _draw_curve(
-    axes: Axes, history: Sequence[Mapping[str, Any]], name: str, label: str, colour: str, line: str
-) -> None:
-    """Draw the finite values of one entry, joined across epochs that were not validated."""
-    points = np.array([(_value(entry, "epoch"), _value(entry, name)) for entry in history])
-    points = points[np.isfinite(points[:, 1])]
-    if len(points):
+def _draw_curve(axes: Axes, name: str, points: Sequence[tuple[float, float]]) -> None:
+    if points:
+        colour, line = STROKES[name]
         # Single points would be invisible as a line.
         marker = "o" if len(points) <= 40 else ""
-        axes.plot(*points.T, color=colour, linestyle=line, marker=marker, markersize=3.5, linewidth=1.8, label=label)
+        epochs, values = zip(*points, strict=True)
+        axes.plot(epochs, values, line, color=colour, marker=marker, markersize=3.5, linewidth=1.8, label=name)
 
 
 def _finish_curves(axes: Axes) -> None:
@@ -159,12 +143,6 @@ def _finish_curves(axes: Axes) -> None:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False, fontsize=9)
     else:
         axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", va="center", color="#555555")
-
-
-def _value(entry: Mapping[str, Any], name: str) -> float:
-    """Read a number of an epoch, NaN where there is none."""
-    value = entry.get(name)
-    return np.nan if value is None else float(value)
 
 
 def _set_title(figure: Figure, title: str, second: str) -> None:

@@ -1,83 +1,95 @@
-"""The sections of the evaluation report on patients, design, controls, comparison and mistakes, out of report.json's dict.
+"""Gathers what each section of the report page shows, out of report.json's dict, as plain values for the section's template.
 
-Chooses words and order; figures of the model are `report_results`', pieces `report_parts`', charts `report_figures`' part.
-What the report lacks is named, not skipped.
+Chooses rows, their names and order, and what chance reaches. Words around them and looks are the templates' part, drawings
+`charts`'. A section that the report has nothing for is None or empty: its template names what is missing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from monai_chd.cohort.overview import NORMAL_MEANS
 from monai_chd.metrics.estimates import Estimate
 from monai_chd.metrics.predictions import NOTE
-from monai_chd.report.charts import occlusion_bars
-from monai_chd.report.contact_sheet import TILE, TITLE_WIDTH
-from monai_chd.report.markup import Content, Markup, element
-from monai_chd.report.model_card import MODES, words_of
-from monai_chd.report.parts import (
-    SCALE,
-    Report,
-    absent,
-    bar_cell,
-    bullets,
-    estimate_cells,
-    interval_words,
-    method_notes,
-    p_words,
-    pair_columns,
-    pairs,
-    percent,
-    range_bar,
-    row,
-    table,
-    warning_box,
-)
-from monai_chd.report.report_charts import (
+from monai_chd.report.charts import (
     SELECTION,
+    Chart,
     learning_charts,
+    occlusion_bars,
+    pr_charts,
+    reliability_charts,
+    risk_coverage_chart,
+    roc_charts,
 )
+from monai_chd.report.checklists import STATUS, fill_checklists, sources
+from monai_chd.report.contact_sheet import TILE, TITLE_WIDTH
+from monai_chd.report.model_card import MODES, words_of
+from monai_chd.wording import p_words
+
+Report = Mapping[str, Any]
+"""report.json, read."""
+
+Section = Mapping[str, Any]
 
 SIGNIFICANT = 0.05
-SMALL = 0.005
-"""A change in probability that is shown as 0.00."""
 TOLD = ("The right class was given", "Always answering")
 """How sentences begin that the lead already says."""
+LESS_IS_BETTER = ("log_loss", "brier", "ece")
+BY_CLASS = ("recall", "precision", "f1", "auc")
+"""Figures of a class, in the order they are shown."""
 
-NOT_EVIDENCE = (
-    "Not evidence. A network may answer oddly to a case with a hole in it; a change in probability shows neither what it looked "
-    "at nor why it was wrong, and no such map was checked against a radiologist."
-)
+DIAGNOSES = {
+    "ASD": "atrial septal defect",
+    "VSD": "ventricular septal defect",
+    "AVSD": "atrioventricular septal defect",
+    "ToF": "tetralogy of Fallot",
+    "TGA": "transposition of the great arteries",
+    "DORV": "double outlet right ventricle",
+    "CAT": "common arterial trunk",
+    "CA": "coarctation of the aorta",
+    "AAH": "aortic arch hypoplasia",
+    "DAA": "double aortic arch",
+    "IAA": "interrupted aortic arch",
+    "PA": "pulmonary atresia",
+    "APVC": "anomalous pulmonary venous connection",
+    "DSVC": "double superior vena cava",
+    "PDA": "patent ductus arteriosus",
+    "PAS": "pulmonary artery sling",
+}
+"""ImageCHD's flags in words."""
 
 
-def summary(report: Report) -> Content:
+class Row(NamedTuple):
+    """A figure of a table: what chance reaches, where that is known, and whether it is a share that a bar can show."""
+
+    name: str
+    estimate: Estimate
+    chance: float | None = None
+    bar: bool = True
+
+
+def summary(report: Report) -> Section:
     """What a clinician has to know, in words and three figures."""
-    results, classes = report["results"], report["cohort"]["classes"]
-    sentences = [text for text in results.get("sentences") or () if not text.startswith(TOLD)]
-    warnings: list[Content] = list(results.get("warnings") or ())
-    if remarks := len(report["cohort"].get("warnings") or ()):
-        link = element("a", "Patients and labels", href="#cohort")
-        warnings.append([f"{remarks} remark{'s' if remarks > 1 else ''} on the data: see ", link, "."])
-    return [
-        element("p", headline(report), class_="lead"),
-        element("p", NOTE, " It has not been tested on patients of another hospital.", class_="device"),
-        element("div", _cards(results, len(classes)), class_="cards"),
-        element("h3", "In words"),
-        bullets([*sentences, *_control_sentences(report)]),
-        warning_box("Keep in mind", warnings),
-    ]
-
-
-def headline(report: Report) -> str:
-    """The main figure with its interval and n, what chance reaches, and whether the model is shown to do better."""
-    results, classes = report["results"], report["cohort"]["classes"]
-    accuracy, baseline = results["all"]["overall"]["accuracy"], results["baseline"]
-    return (
-        f"Shown scans of patients it had not been trained on, the model named the right one of {len(classes)} classes for "
-        f"{interval_words(accuracy)}. Always answering {baseline['label']} (no class is more frequent) would be right for "
-        f"{interval_words(baseline['accuracy'])}. {verdict(accuracy, baseline)}"
-    )
+    results = report["results"]
+    overall, answered = results["all"]["overall"], results.get("answered")
+    return {
+        "note": NOTE,
+        "classes": len(report["cohort"]["classes"]),
+        "accuracy": overall["accuracy"],
+        "balanced_accuracy": overall["balanced_accuracy"],
+        "answered": answered and answered["overall"]["accuracy"],
+        "coverage": results.get("coverage"),
+        "baseline": results["baseline"],
+        "chance": _chance(report),
+        "verdict": verdict(overall["accuracy"], results["baseline"]),
+        "sentences": [text for text in results.get("sentences") or () if not text.startswith(TOLD)],
+        "controls": report.get("controls") or (),
+        "warnings": results.get("warnings") or (),
+        "remarks": len(report["cohort"].get("warnings") or ()),
+    }
 
 
 def verdict(accuracy: Estimate, baseline: Mapping[str, Any]) -> str:
@@ -88,38 +100,36 @@ def verdict(accuracy: Estimate, baseline: Mapping[str, Any]) -> str:
     if ours is None or low is None or high is None or share is None:
         return "Whether the model does better than that cannot be told from these patients."
     if low > share and (p is None or p < SIGNIFICANT):
-        return f"So the model does better than that{tested}; it is wrong in the other {percent(1 - ours)} of patients."
+        wrong = f"{100 * (1 - ours):.0f}%"
+        return f"So the model does better than that{tested}; it is wrong in the other {wrong} of patients."
     if high < share:
         return "So the model does worse than that: it is of no use as it is."
     return f"So it is not shown that the model does better than that{tested}."
 
 
-def cohort(report: Report) -> Content:
+def cohort(report: Report) -> Section:
     """How many patients went in, who was left out and why, the label policy, class by fold counts."""
     facts = report["cohort"]
-    flow = [
-        element(
-            "li",
-            element("strong", step["patients"]),
-            element("span", step["step"]),
-            element("small", step["why"]) if step.get("why") else None,
-        )
-        for step in facts.get("flow") or ()
-    ]
-    return [
-        element("ol", flow, class_="flow") if flow else absent("the flow of patients"),
-        element("h3", "What the labels mean"),
-        _policy(facts),
-        _class_by_fold(facts),
-        warning_box("Remarks on the data", facts.get("warnings") or ()),
-    ]
+    rule, counts = facts.get("rule") or {}, facts.get("class_by_fold") or {}
+    normal = facts.get("normal") or rule.get("normal")
+    known = ("name", "description", "normal", "steps", "schema")
+    more = {key: value for key, value in rule.items() if key not in known}
+    return {
+        "flow": [{"why": "", **step} for step in facts.get("flow") or ()],
+        "rule": rule and {"name": rule.get("name", ""), "description": rule.get("description", ""), "more": more},
+        "normal": normal,
+        "normal_means": NORMAL_MEANS.get(str(normal), ""),
+        "class_by_fold": counts,
+        "repeats": min(map(len, counts.values()), default=0),
+        "warnings": facts.get("warnings") or (),
+    }
 
 
-def design(report: Report) -> Content:
+def design(report: Report) -> Section:
     """How the figures came about, in words, and all settings."""
     facts = report["design"]
     share = facts.get("inner_share")
-    shown = {
+    plan = {
         "Test folds": facts.get("folds"),
         "Repeats with new folds": facts.get("repeats"),
         "Models fitted": facts.get("fits"),
@@ -127,278 +137,287 @@ def design(report: Report) -> Content:
         "Inner validation": f"{share:.0%} of each fit's training patients" if isinstance(share, float) else share,
         "Seed": facts.get("seed"),
     }
-    settings = facts.get("settings") or {}
-    return [
-        element("p", facts["sentence"]) if facts.get("sentence") else None,
-        element(
-            "p",
-            "Each patient is a test patient once in every repeat, scored by a model that has never seen a scan of that patient. "
-            "Every choice (when to stop, temperature, when to abstain) was made on inner validation patients of the same fit, "
-            "never on a test fold. A frame is an axial slice, so a sequence of frames is space from feet to head, not time.",
+    return {
+        "sentence": facts.get("sentence"),
+        "plan": {name: value for name, value in plan.items() if value is not None},
+        "settings": facts.get("settings"),
+    }
+
+
+def results(report: Report) -> Section:
+    """All figures of all patients and of the answered ones, by class, and their spread."""
+    found, classes = report["results"], report["cohort"]["classes"]
+    baseline, answered, ensemble = found["baseline"], found.get("answered"), found.get("ensemble")
+    guessing = {**dict.fromkeys(("balanced_accuracy", "macro_recall"), 1 / len(classes)), "auc_macro": 0.5}
+    always = dict.fromkeys(("accuracy", "weighted_recall"), baseline["accuracy"]["value"])
+    scored = _figures(found["all"], {**guessing, **always})
+    scored["overall"].append(Row(f"Baseline: always {baseline['label']}", baseline["accuracy"]))
+    several = found["repeats"] > 1
+    spread = {key: [v for v in values if v is not None] for key, values in (found.get("repeat_spread") or {}).items()}
+    return {
+        "all": scored,
+        "answered": answered and _figures(answered, guessing),
+        "coverage": found.get("coverage"),
+        "repeats": found["repeats"],
+        "spread": [(words_of(key), values) for key, values in spread.items() if values and several],
+        "ensemble": ensemble and {"sentence": "", **ensemble},
+        "methods": _methods(
+            found["methods"], _methods_of(found["all"]) | (_methods_of(answered) if answered else set())
         ),
-        pairs({name: value for name, value in shown.items() if value is not None}),
-        element("h3", "Settings"),
-        pair_columns(settings) if settings else absent("the settings"),
-    ]
+    }
 
 
-def controls(report: Report) -> Content:
+def confusion(report: Report) -> Section:
+    """The confusion matrix: counts and percent of the row."""
+    found = report["results"]
+    parts = {"all patients": found["all"], "answered patients": found.get("answered")}
+    return {
+        "classes": report["cohort"]["classes"],
+        "counted": f"Patients, mean of {found['repeats']} repeats" if found["repeats"] > 1 else "Patients",
+        "matrices": {who: part["confusion_matrix"] for who, part in parts.items() if part},
+    }
+
+
+def curves(report: Report) -> Section:
+    """ROC and precision-recall curves of each class against the rest."""
+    found, classes = report["results"], report["cohort"]["classes"]
+    return {"roc": roc_charts(found, classes), "pr": pr_charts(found, classes)}
+
+
+def calibration(report: Report) -> Section:
+    """Whether a probability of 80% means right in 80%, before and after temperature scaling."""
+    found = report["results"]
+    reliability = found["curves"]["reliability"]
+    return {
+        "charts": reliability_charts(found),
+        "rows": [
+            (f"{words_of(key)}, {when}", reliability[when][key])
+            for key in LESS_IS_BETTER
+            for when in ("before", "after")
+            if reliability.get(when) and key in reliability[when]
+        ],
+        "methods": _methods(found["methods"], ["ece", "brier"]),
+    }
+
+
+def abstention(report: Report) -> Section:
+    """Errors among the answered patients against how many are answered."""
+    found = report["results"]
+    curve = found["curves"]["risk_coverage"]
+    areas = {"aurc": "Area under the curve (AURC)", "augrc": "Generalised (AUGRC)"}
+    return {
+        "coverage": found["coverage"],
+        "charts": [risk_coverage_chart(found)],
+        "published": (curve.get("published") or {}).get("sentence"),
+        "rows": [(words, curve[key]) for key, words in areas.items() if key in curve],
+        "methods": _methods(found["methods"], areas),
+    }
+
+
+def lesions(report: Report) -> list[Section]:
+    """Share of patients with a diagnosis whose class was right."""
+    found = report["results"].get("per_lesion") or ()
+    return [{**one, "diagnosis": DIAGNOSES.get(one["flag"])} for one in found]
+
+
+def controls(report: Report) -> Section | None:
     """Runs that must fail, or that show how far simpler things get, beside the model."""
-    found = report.get("controls") or ()
-    if not found:
-        return absent("controls: without them nothing is known of what the figures rest on")
-    results = report["results"]
-    overall, baseline = results["all"]["overall"], results["baseline"]["accuracy"]["value"]
-    guessing = 1 / len(report["cohort"]["classes"])
-    tables = []
-    for key, chance in (("accuracy", baseline), ("balanced_accuracy", guessing)):
-        rows = [row(element("strong", "The model"), estimate_cells(overall[key]), bar_cell(overall[key], chance))]
-        rows += [
-            row(control["title"], estimate_cells(control[key]), bar_cell(control[key], chance)) for control in found
-        ]
-        caption = f"{words_of(key)} of the model and its controls"
-        tables.append(table(caption, ["what was run", "value", "95% interval", "n", SCALE], rows, numeric=(1, 3)))
-    differences = [
-        row(control["title"], _signed_cells(paired))
-        for control in found
-        if (paired := (control.get("details") or {}).get("difference"))
-    ]
-    readings = [
-        element("div", element("dt", control["title"], ": ", control["question"]), element("dd", control["reading"]))
-        for control in found
-    ]
-    return [
-        tables,
-        element(
-            "p",
-            "Dashed: always the most frequent class for accuracy, one in the number of classes for balanced accuracy.",
-            class_="small quiet",
-        ),
-        table(
-            "Accuracy of the model minus that of the control, on the same patients and folds",
-            ["control", "difference", "95% interval", "n"],
-            differences,
-            numeric=(1, 3),
-        )
-        if differences
-        else None,
-        element("h3", "What they mean"),
-        element("dl", readings, class_="prose readings"),
-    ]
+    runs = report.get("controls")
+    if not runs:
+        return None
+    found = report["results"]
+    differences = [(run["title"], (run.get("details") or {}).get("difference")) for run in runs]
+    return {
+        "runs": runs,
+        "figures": [
+            {"key": key, "model": found["all"]["overall"][key], "chance": share}
+            for key, share in _chance(report).items()
+        ],
+        "differences": [(title, difference) for title, difference in differences if difference],
+    }
 
 
-def comparison(report: Report) -> Content:
+def comparison(report: Report) -> Section | None:
     """The paired comparison with another cross-validation on the same folds."""
     against = report.get("against")
     if not against:
-        return absent("comparison with another model (monai-chd crossval --against)")
-    better = against.get("better") or {}
-    rows = [
-        row(words_of(key), _signed_cells(one), "less is better" if better.get(key, 1) < 0 else "more is better")
-        for key, one in against["differences"].items()
-    ]
-    tests = [
-        row(
-            words_of(str(one["of"])),
-            element("td", one["only_first"], class_="n"),
-            element("td", one["only_second"], class_="n"),
-            p_words(one["p"]),
-        )
-        for one in against.get("mcnemar") or ()
-    ]
-    corrected = against.get("corrected_t")
-    return [
-        element(
-            "p",
-            "This model (first) beside the one of ",
-            element("code", against.get("other", "another run")),
-            " (second), on the same patients and folds. A difference whose interval includes 0 may be chance.",
-        ),
-        bullets(against.get("sentences") or ()),
-        table("First minus second", ["figure", "difference", "95% interval", "n", "direction"], rows, numeric=(1, 3)),
-        table(
-            "Patients that only one of the two got right",
-            ["predictions", "only first", "only second", "exact McNemar test"],
-            tests,
-            numeric=(1, 2),
-        )
-        if tests
-        else None,
-        element("p", _corrected(corrected, against["patients"])) if corrected else None,
-        method_notes(
-            against.get("methods") or {},
-            [*(one["method"] for one in against["differences"].values()), "mcnemar", "corrected_t"],
-        ),
-    ]
+        return None
+    better, differences = against.get("better") or {}, against["differences"]
+    used = [*(one["method"] for one in differences.values()), "mcnemar", "corrected_t"]
+    return {
+        "other": against.get("other", "another run"),
+        "patients": against["patients"],
+        "sentences": against.get("sentences"),
+        "differences": [
+            {"key": key, "estimate": one, "less": better.get(key, 1) < 0} for key, one in differences.items()
+        ],
+        "mcnemar": against.get("mcnemar"),
+        "corrected_t": against.get("corrected_t"),
+        "methods": _methods(against.get("methods") or {}, used),
+    }
 
 
-def mistakes(report: Report, pictures: Mapping[str, str]) -> Content:
-    """The worst mistakes, with frames and how probability changes when frames are hidden.
-
-    Args:
-        report: as in report.json.
-        pictures: data URI of each sheet, by its name in the report.
-    """
-    cases = report.get("worst_cases") or ()
-    if not cases:
-        return absent("the worst mistakes")
-    return [
-        element("p", "Patients for whom the model was most sure of a wrong class, in a model that had not seen them."),
-        warning_box(
-            "How to read this",
-            [NOT_EVIDENCE, "Scans of patients are pictured: share this page only as the data's terms allow."],
-        ),
-        [_case(case, pictures) for case in cases],
-    ]
+def mistakes(report: Report) -> list[Section]:
+    """The worst mistakes, with frames and how the probability changes when frames are hidden."""
+    return [_mistake(case) for case in report.get("worst_cases") or ()]
 
 
-def training(report: Report) -> Content:
+def training(report: Report) -> Section | None:
     """Learning curves of all fits."""
-    drawn = learning_charts(report.get("training") or ())
-    if not drawn:
-        return absent("learning curves")
-    note = f"These are figures of the {SELECTION}. They say how the training went, not how good the model is."
-    return [element("p", note), element("div", drawn, class_="charts")]
+    charts: list[Chart] = learning_charts(report.get("training") or ())
+    return {"charts": charts, "selection": SELECTION} if charts else None
 
 
-def _cards(results: Mapping[str, Any], classes: int) -> list[Markup]:
-    overall, baseline = results["all"]["overall"], results["baseline"]
-    cards = [
-        _card("Accuracy", overall["accuracy"], baseline["accuracy"]["value"], f"dashed: always {baseline['label']}"),
-        _card(
-            "Balanced accuracy (mean recall of the classes)",
-            overall["balanced_accuracy"],
-            1 / classes,
-            "dashed: guessing",
-        ),
-    ]
-    if results.get("answered"):
-        answered = results["answered"]["overall"]["accuracy"]
-        note = f"the model answers {interval_words(results['coverage'])}"
-        cards.append(_card("Accuracy where the model answers", answered, None, note))
-    return cards
-
-
-def _card(title: str, estimate: Estimate, chance: float | None, note: str) -> Markup:
-    value, low, high = estimate["value"], estimate["low"], estimate["high"]
-    limits = (
-        "no interval can be given" if low is None or high is None else f"95% interval {percent(low)} to {percent(high)}"
-    )
-    return element(
-        "div",
-        element("h3", title),
-        element("div", "undefined" if value is None else percent(value), class_="value"),
-        element("p", f"{limits}; n = {estimate['n']} patients"),
-        range_bar(estimate, chance),
-        element("p", note, class_="small quiet"),
-        class_="card",
-    )
-
-
-def _control_sentences(report: Report) -> list[Content]:
-    return [
-        [element("strong", f"{control['title']}. "), control["reading"]] for control in report.get("controls") or ()
-    ]
-
-
-def _policy(facts: Mapping[str, Any]) -> Content:
-    rule, normal = facts.get("rule") or {}, facts.get("normal") or (facts.get("rule") or {}).get("normal")
-    if not rule:
-        return absent("the rule from diagnoses to classes; the table gave the classes themselves")
-    known = ("name", "description", "normal")
-    more = {key: value for key, value in rule.items() if key not in (*known, "steps", "schema")}
-    return [
-        element("p", "Rule ", element("strong", rule.get("name", "")), ": ", rule.get("description", "")),
-        element(
-            "p",
-            "Patients without a listed diagnosis (",
-            element("strong", normal),
-            "): ",
-            NORMAL_MEANS.get(str(normal), ""),
-        )
-        if normal
+def audit(report: Report) -> Section | None:
+    """What the audit of the datalist found."""
+    found = report.get("audit")
+    if not found:
+        return None
+    compared, alone = found.get("compared") or {}, found.get("prediction") or {}
+    extent = ("scans", "patients", "files_read", "files", "pairs")
+    return {
+        "leaks": [_finding(one) for one in found.get("leakage") or ()],
+        "copies": [_finding(one) for one in found.get("notes") or ()],
+        "problems": [plain_value(one.get("problem", one)) for one in found.get("problems") or ()],
+        "warnings": found.get("warnings") or (),
+        "extent": {key.replace("_", " "): compared[key] for key in extent if key in compared},
+        "association": [
+            {
+                "name": str(one["confounder"]).replace("_", " "),
+                "test": one.get("test"),
+                "skipped": one.get("skipped", ""),
+                "n": one["n"],
+                "p": one.get("p_holm"),
+            }
+            for one in found.get("association") or ()
+        ],
+        "alone": {"method": "not given", "largest_class": None, **alone}
+        if alone.get("accuracy") and alone.get("majority")
         else None,
-        pairs(more) if more else None,
-    ]
+    }
 
 
-def _class_by_fold(facts: Mapping[str, Any]) -> Content:
-    counts = facts.get("class_by_fold") or {}
-    if not counts:
-        return absent("counts by class and fold")
-    repeats = len(next(iter(counts.values())))
-    rows = [
-        row(
-            repeat,
-            [element("td", ", ".join(map(str, by_repeat[repeat])), class_="nowrap") for by_repeat in counts.values()],
-        )
-        for repeat in range(repeats)
-    ]
-    rows.append(row("all folds", [element("td", sum(by_repeat[0])) for by_repeat in counts.values()]))
-    return table("Patients tested in fold 0, fold 1, \u2026", ["repeat", *counts], rows)
+def provenance(report: Report) -> Section | None:
+    """Run time, versions, seeds, hashes, and the command."""
+    facts = report.get("provenance")
+    if not facts:
+        return None
+    seconds = {name: _duration(value) for name, value in (facts.get("seconds") or {}).items()}
+    texts = {key: facts.get(key) for key in ("command", "processor")}
+    return {**texts, "seconds": seconds, **{key: facts.get(key) or {} for key in ("versions", "seeds", "hashes")}}
 
 
-def _signed_cells(estimate: Estimate) -> list[Markup]:
-    value, low, high = estimate["value"], estimate["low"], estimate["high"]
-    shown = "undefined" if value is None else f"{value:+.3f}"
-    limits = "no interval" if low is None or high is None else f"{low:+.3f} to {high:+.3f}"
+def checklists(report: Report) -> list[Section]:
+    """Which items of CLAIM 2024 and TRIPOD+AI are filled here, and which are the reader's."""
+    about = sources()
     return [
-        element("td", shown, class_="n"),
-        element("td", limits, class_="nowrap"),
-        element("td", estimate["n"], class_="n"),
+        {
+            **{"title": "", "wording": "", "source": "", **about.get(name, {})},
+            "name": name,
+            "counts": [(sum(item["status"] == key for item in items), words) for key, words in STATUS.items()],
+            "entries": [_item(item) for item in items],
+        }
+        for name, items in (report.get("checklists") or fill_checklists(report)).items()
     ]
 
 
-def _corrected(test: Mapping[str, Any], patients: int) -> str:
-    low, high = test["low"], test["high"]
-    limits = "no interval" if low is None or high is None else f"95% interval {100 * low:+.1f} to {100 * high:+.1f}"
-    return (
-        f"Corrected t-test over {test['fits']} fits of n = {patients} patients: accuracy differs by "
-        f"{100 * test['difference']:+.1f} percentage points ({limits}; {p_words(test['p'])})."
-    )
+def plain_value(value: Any) -> str:
+    """A value of JSON as a reader writes it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}" if math.isfinite(value) else "none"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(plain_value(part) for part in value) or "none"
+    return str(value)
 
 
-def _case(case: Mapping[str, Any], pictures: Mapping[str, str]) -> Markup:
-    patient, label, prediction = (str(case[key]) for key in ("patient", "label", "prediction"))
-    shown = ", ".join(f"{name} {percent(p)}" for name, p in case["probabilities"].items())
-    more = {key: case[key] for key in ("flags", "repeat", "fold", "image") if case.get(key) not in (None, [], "")}
-    uri, windows = pictures.get(case.get("sheet") or ""), case.get("occlusion") or ()
-    sheet = []
-    if uri:
-        alt = f"{len(windows) or 'Some'} axial slices of patient {patient}, feet to head, as the network sees them"
-        sheet.append(element("img", src=uri, alt=alt))
-    if windows:
-        sheet.append(occlusion_bars(windows, margin=TITLE_WIDTH, tile=TILE, class_name=prediction))
-    caption = (
-        f"Change in the probability of {prediction} when these frames are hidden; below zero, the frames spoke for {prediction}. "
-        "Not evidence."
-    )
-    if windows and max(abs(window["change"]) for window in windows) < SMALL:
-        caption = f"Hiding any one stretch of frames changes the probability of {prediction} by less than {SMALL}. Not evidence."
-    return element(
-        "article",
-        element("h3", f"Patient {patient}: {label}, called {prediction}"),
-        element("p", f"Probabilities given: {shown}.", class_="small"),
-        element("p", "; ".join(f"{name} {_listed(value)}" for name, value in more.items()), class_="small quiet")
-        if more
-        else None,
-        element(
-            "figure",
-            element(
-                "div",
-                element("div", sheet, class_="sheet"),
-                class_="scroll",
-                role="region",
-                tabindex=0,
-                aria_label=f"Frames of patient {patient}",
-            ),
-            element("figcaption", caption) if windows else None,
-        )
-        if sheet
-        else absent("frames of this patient"),
-        class_="case",
-    )
+def flat(mapping: Mapping[str, Any], path: str = "") -> list[tuple[str, str]]:
+    """Names and values as text, values in values on the same level with their path."""
+    found: list[tuple[str, str]] = []
+    for name, value in mapping.items():
+        if isinstance(value, Mapping) and value:
+            found += flat(value, f"{path}{name} / ")
+        else:
+            found.append((f"{path}{name}", plain_value(value)))
+    return found
 
 
-def _listed(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+def _chance(report: Report) -> dict[str, float | None]:
+    """What always answering the most frequent class, and guessing, reach."""
+    always = report["results"]["baseline"]["accuracy"]["value"]
+    return {"accuracy": always, "balanced_accuracy": 1 / len(report["cohort"]["classes"])}
+
+
+def _figures(part: Mapping[str, Any], chance: Mapping[str, float | None]) -> dict[str, list[Any]]:
+    """Rows of all classes together, and of each."""
+    overall = [
+        Row(f"{words_of(key)} (less is better)", one, bar=False)
+        if key in LESS_IS_BETTER
+        else Row(words_of(key), one, chance.get(key))
+        for key, one in part["overall"].items()
+    ]
+    classes = [
+        {
+            "name": name,
+            "support": one["support"],
+            "rows": [
+                Row(words_of(key) + " (sensitivity)" * (key == "recall"), one[key], 0.5 if key == "auc" else None)
+                for key in BY_CLASS
+                if key in one
+            ],
+        }
+        for name, one in part["per_class"].items()
+    ]
+    return {"overall": overall, "classes": classes}
+
+
+def _methods_of(part: Mapping[str, Any]) -> set[str]:
+    by_class = [one[key] for one in part["per_class"].values() for key in BY_CLASS if key in one]
+    return {one["method"] for one in (*part["overall"].values(), *by_class)}
+
+
+def _methods(methods: Mapping[str, str], used: Iterable[str]) -> list[tuple[str, str]]:
+    """Names and meanings of the methods that a table uses, in the order of `methods`."""
+    present = set(used)
+    return [(words_of(key), text) for key, text in methods.items() if key in present]
+
+
+def _mistake(case: Mapping[str, Any]) -> Section:
+    windows, prediction = case.get("occlusion") or (), str(case["prediction"])
+    facts = {key: case[key] for key in ("flags", "repeat", "fold", "image") if case.get(key) not in (None, [], "")}
+    return {
+        "patient": case["patient"],
+        "label": case["label"],
+        "prediction": prediction,
+        "probabilities": case["probabilities"],
+        "facts": [f"{name} {plain_value(value)}" for name, value in facts.items()],
+        "sheet": case.get("sheet"),
+        "windows": len(windows),
+        "changes": windows and occlusion_bars(windows, margin=TITLE_WIDTH, tile=TILE, class_name=prediction),
+        "most_change": max((abs(window["change"]) for window in windows), default=0.0),
+    }
+
+
+def _finding(one: Mapping[str, Any]) -> str:
+    places = zip(one.get("images") or (), one.get("patients") or (), one.get("places") or (), strict=False)
+    listed = " and ".join(f"{image} (patient {patient or '?'}, {place})" for image, patient, place in places)
+    return f"{one.get('kind', 'copy')}: {listed}"
+
+
+def _item(item: Mapping[str, Any]) -> Section:
+    where, _, todo = str(item["where_or_todo"]).partition(" To add: ")
+    anchor = str(item.get("anchor") or "")
+    return {**item, "anchor": anchor if re.fullmatch("[a-z]+", anchor) else "", "where": where, "todo": todo}
+
+
+def _duration(seconds: Any) -> str:
+    if not isinstance(seconds, (int, float)):
+        return plain_value(seconds)
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

@@ -21,7 +21,6 @@ from monai_chd.crossval import fits
 from monai_chd.crossval.design import fit_seed, new_design, save_or_check
 from monai_chd.crossval.fits import (
     COLUMNS,
-    best_epoch,
     fit_folder,
     history,
     pooled,
@@ -241,13 +240,6 @@ def test_abstentions_and_their_reasons_go_through_the_table(tmp_path):
     ]
 
 
-def test_the_best_epoch_is_the_first_with_the_best_validation(done):
+def test_learning_curves_are_read_back_without_what_was_not_validated(done):
     curves = history(done / "r0f0")
     assert [row["epoch"] for row in curves] == [1, 2] and "train_loss" in curves[0]
-    assert (
-        best_epoch(
-            [{"epoch": 1, "val_macro_f1": 0.2}, {"epoch": 2, "val_macro_f1": 0.5}, {"epoch": 3, "val_macro_f1": 0.5}]
-        )
-        == 2
-    )
-    assert best_epoch([{"epoch": 1}]) is None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -12,6 +15,7 @@ import torch
 from monai_chd.crossval.occlusion import case_sheet, occlude, sheet_name
 from monai_chd.labels import CLASSES, FLAGS
 from monai_chd.metrics.evaluation import compare, results
+from monai_chd.report.page import SECTIONS, TEMPLATES
 
 COUNTS = (14, 12, 7)
 REPEATS = 2
@@ -144,6 +148,29 @@ def make_report(folder: Path, *, words: str = "") -> dict[str, Any]:
         },
         "checklists": {},
     }
+
+
+def section(report: Mapping[str, Any], key: str, pictures: Mapping[str, str] | None = None) -> ElementTree.Element:
+    """A section of the report page, written by its template and read back."""
+    _, gather = SECTIONS[key]
+    template = TEMPLATES.get_template(f"{key}.html.j2")
+    return parsed(template.render({key: gather(report), "pictures": pictures or {}}))
+
+
+def parsed(html: str) -> ElementTree.Element:
+    """Elements of a piece of a page."""
+    xml = re.sub(r"<img ([^>]*)>", r"<img \1/>", html)  # HTML does not close it
+    return ElementTree.fromstring(f"<section>{xml}</section>")
+
+
+def text_of(element: ElementTree.Element) -> str:
+    """All text of an element, words one space apart."""
+    return " ".join("".join(element.itertext()).split())
+
+
+def rows_of(element: ElementTree.Element) -> list[list[str]]:
+    """Text of the cells of all rows of an element."""
+    return [[text_of(cell) for cell in row] for row in element.iter("tr")]
 
 
 def _fit(repeat: int, fold: int) -> dict[str, Any]:

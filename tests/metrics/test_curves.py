@@ -1,12 +1,13 @@
-"""Curves are the means over repeats, and their areas are the figures that scikit-learn gives."""
+"""Curves are the means over repeats, and their areas are the figures that scikit-learn gives; a training has one best epoch."""
 
 import numpy as np
 import pytest
 from sklearn import metrics as sk
 from tiny_predictions import LABELS, REPEATS, of_repeat, table
 
+from monai_chd.errors import UserError
 from monai_chd.labels import CLASSES
-from monai_chd.metrics.curves import mean_curves, mean_pr, mean_roc
+from monai_chd.metrics.curves import best_epoch, learning_curves, mean_curves, mean_pr, mean_roc
 from monai_chd.metrics.out_of_fold import read_cases
 
 RAW = [f"raw_{name}" for name in CLASSES]
@@ -97,3 +98,38 @@ def test_curves_of_one_repeat_are_scikit_learns(predictions):
         assert ours["fpr"][1:] == pytest.approx(list(expected)) and ours["tpr"][1:] == pytest.approx(
             list(expected.values())
         )
+
+
+@pytest.mark.parametrize(
+    ("history", "expected"),
+    [
+        ([0.2, 0.6, 0.6, 0.1], (1, "highest validation macro-F1")),
+        ([None, float("nan"), 0.3], (2, "highest validation macro-F1")),
+    ],
+)
+def test_best_epoch_is_the_first_with_the_highest_macro_f1(history, expected):
+    assert best_epoch([{"epoch": e, "val_macro_f1": f1} for e, f1 in enumerate(history)]) == expected
+
+
+def test_best_epoch_falls_back_to_the_loss_and_to_none():
+    history = [{"epoch": e, "val_loss": loss} for e, loss in enumerate([0.9, 0.5, float("nan"), 0.7])]
+    assert best_epoch(history) == (1, "lowest validation loss")
+    assert best_epoch([{"epoch": 1, "train_loss": 0.2}]) is None
+
+
+def test_what_is_drawn_of_a_training_are_its_finite_values_and_its_best_epoch():
+    history = [
+        {"epoch": 1, "train_loss": 1.0, "val_loss": None, "val_macro_f1": float("nan")},
+        {"epoch": 2, "train_loss": float("inf"), "val_loss": 0.9, "val_macro_f1": 0.5, "val_accuracy": 0.6},
+        {"epoch": 4, "train_loss": 0.5, "val_loss": 0.8, "val_macro_f1": 0.5},
+    ]
+    drawn = learning_curves(history)
+    assert drawn.loss == {"training": [(1, 1.0), (4, 0.5)], "validation": [(2, 0.9), (4, 0.8)]}
+    assert drawn.score == {"macro-F1": [(2, 0.5), (4, 0.5)], "accuracy": [(2, 0.6)]}
+    assert drawn.best == (2, "highest validation macro-F1")
+
+
+@pytest.mark.parametrize(("history", "message"), [([], "no entry"), ([{"epoch": 1}, {}], r"none in history\[1\]")])
+def test_a_history_without_epochs_cannot_be_drawn(history, message):
+    with pytest.raises(UserError, match=message):
+        learning_curves(history)

@@ -129,23 +129,6 @@ def test_epochs_without_validation_are_bridged(tmp_path, drawn):
 
 
 @pytest.mark.parametrize(
-    ("history", "expected"),
-    [
-        ([0.2, 0.6, 0.6, 0.1], (1, "highest validation macro-F1")),
-        ([None, float("nan"), 0.3], (2, "highest validation macro-F1")),
-    ],
-)
-def test_best_epoch_is_the_first_with_the_highest_macro_f1(history, expected):
-    assert figures.best_epoch([{"epoch": e, "val_macro_f1": f1} for e, f1 in enumerate(history)]) == expected
-
-
-def test_best_epoch_falls_back_to_the_loss_and_to_none():
-    history = [{"epoch": e, "val_loss": loss} for e, loss in enumerate([0.9, 0.5, float("nan"), 0.7])]
-    assert figures.best_epoch(history) == (1, "lowest validation loss")
-    assert figures.best_epoch([{"epoch": 1, "train_loss": 0.2}]) is None
-
-
-@pytest.mark.parametrize(
     ("history", "message"), [([], "no entry"), ([EPOCH, {"train_loss": 1.0}], r"none in history\[1\]")]
 )
 def test_history_without_epochs_is_refused(tmp_path, history, message):
