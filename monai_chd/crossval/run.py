@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from monai_chd.crossval.content import build_report, sentence_of, write_report_json
+from monai_chd.crossval.report_json import build_report, sentence_of, write_report_json
 from monai_chd.crossval.controls import (
     FITTED,
     SHUFFLED_FRAMES,

@@ -9,7 +9,7 @@ import pytest
 from tiny_design import edit, made_up, write_datalist
 
 from monai_chd import __version__
-from monai_chd.crossval.content import build_report, processor, sentence_of, write_report_json
+from monai_chd.crossval.report_json import build_report, processor, sentence_of, write_report_json
 from monai_chd.crossval.design import new_design, save_or_check
 from monai_chd.crossval.fits import fit_folder, write_pooled
 from monai_chd.labels import CLASSES
