@@ -85,19 +85,11 @@ def occlude(
         UserError: a case of another shape, an unknown fill, a class the network does not have, a temperature that is not
             above 0.
     """
-    if case.ndim not in (3, 5) or case.shape[0] != 1 or num_frames.shape != (1,):
-        raise UserError(
-            f"expected one case, frames (1, C, T, H, W) or features (1, T, F), and num_frames (1,), "
-            f"came {tuple(case.shape)} and {tuple(num_frames.shape)}"
-        )
     if fill not in FILLS:
         raise UserError(f"unknown fill {fill!r}: expected one of {', '.join(FILLS)}")
     if not temperature > 0:
         raise UserError(f"expected a temperature above 0, came {temperature}")
-    axis = 1 if case.ndim == 3 else 2
-    real = int(num_frames)
-    if not 1 <= real <= case.shape[axis]:
-        raise UserError(f"expected num_frames of 1..{case.shape[axis]}, came {real}")
+    axis, real = _axis_and_length(case, num_frames)
     filling = _filling(case, axis, real, fill)
     modules = list(network.modules()) if isinstance(network, nn.Module) else []
     modes = [module.training for module in modules]
@@ -164,6 +156,19 @@ def sheet_path(patient: object) -> str:
     name = str(patient)
     safe = re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:60]
     return f"cases/{safe if safe == name else f'{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}'}.png"
+
+
+def _axis_and_length(case: Tensor, num_frames: Tensor) -> tuple[int, int]:
+    """Axis of the frames or their features in a case, and how many of them are real."""
+    if case.ndim not in (3, 5) or case.shape[0] != 1 or num_frames.shape != (1,):
+        raise UserError(
+            f"expected one case, frames (1, C, T, H, W) or features (1, T, F), and num_frames (1,), "
+            f"came {tuple(case.shape)} and {tuple(num_frames.shape)}"
+        )
+    axis, real = 1 if case.ndim == 3 else 2, int(num_frames)
+    if not 1 <= real <= case.shape[axis]:
+        raise UserError(f"expected num_frames of 1..{case.shape[axis]}, came {real}")
+    return axis, real
 
 
 def _filling(case: Tensor, axis: int, real: int, fill: str) -> Tensor:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from pathlib import Path
 
 import pytest
 from tiny_design import TINY_SETTINGS
 
+from monai_chd.crossval import controls, run, worst_cases
 from monai_chd.crossval.design import new_design
 from monai_chd.crossval.fits import fit_folder, run_fit
 
@@ -36,13 +36,10 @@ def fits_copy(done_fits, tmp_path) -> Path:
 
 
 @pytest.fixture
-def said():
+def said(monkeypatch) -> list[str]:
     """Lines that the room tells who runs it, in order; whether they are printed is the command line's part."""
-    logger, lines = logging.getLogger("monai_chd.crossval"), []
-    handler, level = logging.Handler(), logger.level
-    handler.emit = lambda record: lines.append(record.getMessage())
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    yield lines
-    logger.removeHandler(handler)
-    logger.setLevel(level)
+    lines: list[str] = []
+    for module in (controls, run, worst_cases):
+        # no handler: a run of the bundle sets up all logging anew
+        monkeypatch.setattr(module.logger, "info", lines.append)
+    return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import shutil
 
@@ -94,3 +95,22 @@ def test_a_frozen_encoder_is_asked_once_and_its_features_are_hidden():
     assert hidden_in.shape == (4, 3) and fill == "mean"
     hidden_in, fill = module._hidden_in(torch.nn.Linear(1, 1), frames, count)
     assert hidden_in is frames and fill == "blank"
+
+
+def test_what_a_scan_asks_for_itself_goes_with_it(tmp_path, monkeypatch):
+    class SeenError(Exception):
+        pass
+
+    def preprocessing(case):
+        raise SeenError(case["image"], case["hu_offset"], case["cine_slice"])
+
+    design = new_design(write_datalist(tmp_path), folds=3, repeats=1)
+    own = {"hu_offset": -1024, "cine_slice": 3}
+    design = dataclasses.replace(design, records=tuple({**record, **own} for record in design.records))
+    monkeypatch.setattr(module, "configured", lambda *_: (torch.nn.Module(), preprocessing))
+    monkeypatch.setattr(torch, "load", lambda *_, **__: {})
+    table = made_up_predictions(design, 0)
+    image = most_confident_mistakes(table, 1)["image"].item()
+    with pytest.raises(SeenError) as seen:
+        worst_cases(design, table, tmp_path, tmp_path)
+    assert seen.value.args == (str(tmp_path / "scans" / image), -1024, 3)
