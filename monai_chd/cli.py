@@ -216,21 +216,20 @@ def _cache(options: argparse.Namespace) -> None:
 
 
 def _crossval(options: argparse.Namespace) -> None:
-    from monai_chd.crossval.fits import FIT_KEYS
-    from monai_chd.crossval.run import crossval, summary
+    from monai_chd.crossval.config_keys import FIT_KEYS, fit_settings
+    from monai_chd.crossval.design import new_design
+    from monai_chd.crossval.run import crossval, summary_text
 
-    report = crossval(
+    design = new_design(
         options.datalist,
-        options.out,
         folds=options.folds,
         repeats=1 if options.quick else options.repeats,
         seed=options.seed,
-        settings=_checked(["train"], options.overrides, FIT_KEYS),
-        against=options.against,
-        controls=options.controls,
-        command=shlex.join(["monai-chd", *options.words]),
+        settings=fit_settings(_checked(["train"], options.overrides, FIT_KEYS), options.out),
     )
-    print(summary(report, options.out))
+    command = shlex.join(["monai-chd", *options.words])
+    report = crossval(design, options.out, against=options.against, controls=options.controls, command=command)
+    print(summary_text(report, options.out))
 
 
 def _absolute(path: str) -> str:

@@ -548,32 +548,26 @@ def _feature_files(folder: str, size: int, length: int, encoder: Any) -> Any:
 
 def head_side(paths: Sequence[str], size: int, length: int) -> Side:
     """Five folds of the LSTM head on features that are kept, with the fits of `monai-chd crossval`."""
+    from monai_chd.crossval.config_keys import fit_settings
     from monai_chd.crossval.design import new_design
-    from monai_chd.crossval.fits import fit_folder, fit_processes, fits_at_once, timed_fit
-    from monai_chd.crossval.run import processes_for, settings_of
+    from monai_chd.crossval.fit_processes import fit_processes, processes_for, run_fits
     from monai_chd.workflow.run import configured, quietly
 
     work = Path(os.environ["BENCH_WORK"])
-    _, settings = settings_of({"frame_size": size, "sequence_length": length}, work / "head")
+    settings = fit_settings({"frame_size": size, "sequence_length": length}, work / "head")
     design = new_design(_cohort(paths, work), folds=5, repeats=1, settings=settings)
     times = iter(range(10**6))
 
     def fits() -> str:
         folder = work / f"fits_{next(times)}"
-        left = [(0, fold) for fold in range(design.folds)]
-        with fit_processes(processes_for("frozen")) as pool:  # their start counts, as in `crossval`
-            if pool is None:
-                for job in left:
-                    timed_fit(design, fit_folder(folder, *job), *job)
-            else:
-                list(fits_at_once(pool, design, folder, left))
+        with fit_processes(processes_for(design.mode)) as pool:  # their start counts, as in `crossval`
+            list(run_fits(design, folder, range(1), pool))
         return f"{design.folds} folds of {len(paths)} patients, {settings['max_epochs']} epochs each"
 
     def ready() -> None:
-        scans = [{**record, "image": str(Path(design.root, record["image"]))} for record in design.records]
-        overrides = {**design.local, **design.settings, "train#dataset#data": scans}
+        scans = [{**record, "image": str(design.image_path(record))} for record in design.records]
         with quietly(work / "features.log"):
-            configured(["train"], overrides, ["train#dataset"])
+            configured(["train"], {**design.overrides, "train#dataset#data": scans}, ["train#dataset"])
 
     return Side(lambda: None, ready, fits)
 

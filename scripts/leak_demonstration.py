@@ -25,7 +25,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from monai_chd.crossval.controls import prediction_row
-from monai_chd.crossval.design import Design, draw_folds, new_design
+from monai_chd.crossval.design import Design, new_design
+from monai_chd.crossval.folds import draw_folds
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.estimates import evaluate
 from monai_chd.metrics.evaluation import compare

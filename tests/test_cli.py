@@ -165,11 +165,11 @@ def test_keys_may_stand_anywhere_between_the_commands_own_words(position, monkey
 
 
 def test_a_cross_validation_tells_its_own_options_from_keys_of_the_config(monkeypatch):
-    given = {}
-    monkeypatch.setattr(
-        "monai_chd.crossval.run.crossval", lambda datalist, out, **rest: given.update(rest, at=(datalist, out))
-    )
-    monkeypatch.setattr("monai_chd.crossval.run.summary", lambda report, out: "")
+    given, room = {}, "monai_chd.crossval"
+    monkeypatch.setattr(f"{room}.design.new_design", lambda datalist, **drawn: given.update(drawn) or datalist)
+    monkeypatch.setattr(f"{room}.config_keys.fit_settings", lambda keys, out: keys)
+    monkeypatch.setattr(f"{room}.run.crossval", lambda design, out, **rest: given.update(rest, at=(design, out)))
+    monkeypatch.setattr(f"{room}.run.summary_text", lambda report, out: "")
     words = ["--quick", "d.json", "--pooling", "max", "--folds=3", "--seed", "7", "--out", "o", "--no-controls"]
     assert main(["crossval", *words, "--max_epochs", "3", "--against", "a b"]) == 0
     assert given == {

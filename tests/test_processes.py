@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from monai_chd.audit.fingerprints import mapped
-from monai_chd.crossval.fits import fit_processes
+from monai_chd.crossval.fit_processes import fit_processes
 from monai_chd.processes import end_with_parent
 
 SPAWN = multiprocessing.get_context("spawn")

@@ -1,12 +1,13 @@
 """The controls of a cross-validation: what the same folds give with nothing to learn, or something simpler to learn from.
 
 Shuffled labels and shuffled frames go through the same fits as the model; intensity, confounders and label maps through a
-logistic regression. What a control means in words is `readings`' part.
+logistic regression. What a control means in words is `control_words`' part.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -35,10 +36,8 @@ from monai_chd.files import replacing
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.estimates import Estimate, evaluate
 from monai_chd.metrics.evaluation import compare
-from monai_chd.workflow.run import config_content
 
-FITTED = ("shuffled_labels", "frame_order")
-"""Controls that need fits, in the first repeat only."""
+logger = logging.getLogger(__name__)
 
 SHUFFLED_FRAMES = {
     f"{part}#dataloader#dataset": {
@@ -52,12 +51,12 @@ SHUFFLED_FRAMES = {
 
 UNDEFINED: Estimate = {"value": None, "low": None, "high": None, "n": 0, "method": "undefined"}
 
-FEWEST = 3
+FEWEST_LABEL_MAPS = 3
 """Patients of each class with a label map, outside every outer fold, that its control needs."""
 
 
-class Control(TypedDict):
-    """One control of the report; its figures are undefined with n = 0 where it was not done, and `reading` says why.
+class ControlResult(TypedDict):
+    """What the report has of one control; its figures are undefined with n = 0 where it was not done, and `reading` says why.
 
     `details` has `difference` (accuracy of the model minus the control's on the same patients, repeats and folds, as an
     `Estimate`, or None), `repeats` and what else there is to say.
@@ -111,52 +110,63 @@ def shuffled_labels(design: Design, repeat: int = 0) -> dict[str, int]:
     return shuffled
 
 
-def simple_controls(
-    design: Design, model: pd.DataFrame, folder: Path, *, progress: Callable[[str], None] = lambda text: None
-) -> list[Control]:
+FITTED: Mapping[str, Callable[[Design], dict[str, Any]]] = {
+    "shuffled_labels": lambda design: {"labels": shuffled_labels(design)},
+    "frame_order": lambda design: {"extra": SHUFFLED_FRAMES},
+}
+"""Controls that need fits, in the first repeat only, and what `fits.run_fit` is given for them."""
+
+
+def simple_controls(design: Design, model: pd.DataFrame, folder: Path) -> list[ControlResult]:
     """The controls that need no fit of the bundle: intensity, confounders and label maps.
 
     Args:
         design: the cross-validation.
-        model: its pooled predictions.
+        model: its out-of-fold predictions.
         folder: where numbers that took long are kept.
-        progress: told what is being done.
 
     Raises:
         UserError: a scan or label map that cannot be read.
     """
-    progress("control: intensity histograms")
-    settings = {**config_content("train"), **design.settings}
-    window, offset = settings["window"], settings["hu_offset"]
+    logger.info("control: intensity histograms")
+    intensity = _intensity_control(design, model, folder)
+    confounders = _confounder_control(design, model)
+    logger.info("control: label maps")
+    return [intensity, confounders, _structure_control(design, model, folder)]
+
+
+def _intensity_control(design: Design, model: pd.DataFrame, folder: Path) -> ControlResult:
+    config = design.config
+    window, offset = config["window"], config["hu_offset"]
     histograms = _kept(
         folder / "intensity.json",
         design.sha256,
         {"window": list(window), "hu_offset": offset},
         {
             record["image"]: partial(
-                intensity_histogram,
-                Path(design.root, record["image"]),
-                window,
-                hu_offset=record.get("hu_offset", offset),
+                intensity_histogram, design.image_path(record), window, hu_offset=record.get("hu_offset", offset)
             )
             for record in design.records
         },
     )
-    controls = [_of_table("intensity", model, classified(design, histograms))]
-    controls.append(_confounder_control(design, model))
-    progress("control: label maps")
-    controls.append(_structure_control(design, model, folder))
-    return controls
+    return control_result("intensity", model, classifier_predictions(design, histograms))
 
 
 def _kept(
     path: Path,
-    hashes: Mapping[str, str],
+    versions: Mapping[str, str],
     settings: Mapping[str, Any],
     compute: Mapping[str, Callable[[], NDArray[np.float64]]],
 ) -> dict[str, NDArray[np.float64]]:
-    """Numbers of each image, from the file that an earlier run left or computed now."""
-    key = {"sha256": {image: hashes[image] for image in compute}, **settings}
+    """Numbers of each image, from the file that an earlier run left or computed now.
+
+    Args:
+        path: of that file.
+        versions: what changes when the file of an image does.
+        settings: what else the numbers depend on.
+        compute: what gives the numbers of each image.
+    """
+    key = {"files": {image: versions[image] for image in compute}, **settings}
     try:
         content = json.loads(path.read_text())
         if content["key"] == key:
@@ -170,7 +180,7 @@ def _kept(
     return found
 
 
-def classified(
+def classifier_predictions(
     design: Design, features: Mapping[str, NDArray[np.float64]], classifier: Pipeline | None = None
 ) -> pd.DataFrame:
     """Out-of-fold predictions of a classifier of numbers, on the outer folds of all repeats.
@@ -181,7 +191,7 @@ def classified(
         classifier: not yet fitted; None: scaling and logistic regression.
 
     Returns:
-        A frame like `fits.pooled`, without the raw probabilities.
+        A frame like `out_of_fold_table.out_of_fold_table`, without the raw probabilities.
     """
     classifier = classifier or make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
     records = [record for record in design.records if record["image"] in features]
@@ -203,6 +213,13 @@ def classified(
 
 
 def prediction_row(record: Mapping[str, Any], scores: NDArray[np.float64], repeat: int, fold: int) -> dict[str, Any]:
+    """A row of a table of out-of-fold predictions.
+
+    Args:
+        record: of the design.
+        scores: its probabilities, shape (K,).
+        repeat, fold: which model gave them.
+    """
     return {
         "image": record["image"],
         "patient": record["patient"],
@@ -216,33 +233,29 @@ def prediction_row(record: Mapping[str, Any], scores: NDArray[np.float64], repea
     }
 
 
-def _confounder_control(design: Design, model: pd.DataFrame) -> Control:
+def _confounder_control(design: Design, model: pd.DataFrame) -> ControlResult:
     """What the numbers in the datalist tell, those that vary."""
     items, _, _ = read_records(design.datalist)
     rows = {item.image: confounders_of(item, Scan()) for item in items}
     names = [name for name in CONFOUNDERS if len({row[name] for row in rows.values()}) > 1]
     if not names:
-        return not_done("confounders", "the datalist records no confounder that varies between patients")
+        return control_not_done("confounders", "the datalist records no confounder that varies between patients")
     table, classifier = predictor(list(rows.values()), names)
     features = dict(zip(rows, table, strict=True))
-    control = _of_table("confounders", model, classified(design, features, classifier))
+    control = control_result("confounders", model, classifier_predictions(design, features, classifier))
     control["details"]["confounders"] = [CONFOUNDERS[name][0] for name in names]
     return control
 
 
-def _structure_control(design: Design, model: pd.DataFrame, folder: Path) -> Control:
-    maps = {record["image"]: label_map_of(Path(design.root, record["image"])) for record in design.records}
+def _structure_control(design: Design, model: pd.DataFrame, folder: Path) -> ControlResult:
+    maps = {record["image"]: label_map_of(design.image_path(record)) for record in design.records}
     found = {image: path for image, path in maps.items() if path is not None}
     if short := _too_few(design, found):
-        return not_done("structures", short)
-    hashes = {image: f"{path.stat().st_size} {path.stat().st_mtime_ns}" for image, path in found.items()}
-    numbers = _kept(
-        folder / "structures.json",
-        hashes,
-        {},
-        {image: partial(structure_features, path) for image, path in found.items()},
-    )
-    control = _of_table("structures", model, classified(design, numbers))
+        return control_not_done("structures", short)
+    versions = {image: f"{path.stat().st_size} {path.stat().st_mtime_ns}" for image, path in found.items()}
+    compute = {image: partial(structure_features, path) for image, path in found.items()}
+    numbers = _kept(folder / "structures.json", versions, {}, compute)
+    control = control_result("structures", model, classifier_predictions(design, numbers))
     control["details"]["without_label_map"] = len(maps) - len(found)
     return control
 
@@ -255,15 +268,22 @@ def _too_few(design: Design, images: Iterable[str]) -> str:
     for repeat in range(design.repeats):
         for fold in range(design.folds):
             counts = Counter(design.labels[p] for p in having if design.assignment[p][repeat] != fold)
-            if min(counts[k] for k in range(len(CLASSES))) < FEWEST:
+            if min(counts[k] for k in range(len(CLASSES))) < FEWEST_LABEL_MAPS:
                 return (
-                    f"label maps of {len(having)} patients are too few: a class has fewer than {FEWEST} outside a fold"
+                    f"label maps of {len(having)} patients are too few: a class has fewer than {FEWEST_LABEL_MAPS} outside "
+                    f"a fold"
                 )
     return ""
 
 
-def _of_table(name: str, model: pd.DataFrame, table: pd.DataFrame) -> Control:
-    """A control out of its predictions, compared with the model on the same rows."""
+def control_result(name: str, model: pd.DataFrame, table: pd.DataFrame) -> ControlResult:
+    """What the report has of a control, out of its predictions, which are compared with the model's on the same rows.
+
+    Args:
+        name: key of `TITLES`.
+        model: out-of-fold predictions of the model.
+        table: those of the control.
+    """
     own = model[model["image"].isin(set(table["image"])) & model["repeat"].isin(set(table["repeat"]))]
     same = sorted(own["label"]) == sorted(table["label"]) and own[CLASSES[0]].notna().all()
     difference = compare(own, table)["differences"]["accuracy"] if same and name != "shuffled_labels" else None
@@ -291,13 +311,8 @@ def _of_table(name: str, model: pd.DataFrame, table: pd.DataFrame) -> Control:
     }
 
 
-def fitted_control(name: str, model: pd.DataFrame, table: pd.DataFrame) -> Control:
-    """A control of `FITTED` out of the pooled predictions of its fits."""
-    return _of_table(name, model, table)
-
-
-def not_done(name: str, why: str) -> Control:
-    """The entry of a control that could not be done."""
+def control_not_done(name: str, why: str) -> ControlResult:
+    """What the report has of a control that could not be done."""
     title, question = TITLES[name]
     return {
         "name": name,

@@ -1,6 +1,6 @@
-"""The folds of a cross-validation: drawn once by patient, kept in `folds.json` with the hashes of all files, and checked after.
+"""The design of a cross-validation: patients, files, folds and settings, kept in `folds.json` and checked whenever it goes on.
 
-Knows patients, classes and files; what is trained on them is `fits`' part.
+How folds are drawn is `folds`' part, what is trained on them `fits`'.
 """
 
 from __future__ import annotations
@@ -14,40 +14,38 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold
-
 from monai_chd.cohort.datalist import PARTS, dataset_dir, read_datalist
 from monai_chd.cohort.splits import check_choices
+from monai_chd.crossval.config_keys import LOCAL_KEYS, Mode, mode_of
+from monai_chd.crossval.folds import INNER_SHARE, draw_folds, inner_part
 from monai_chd.errors import UserError, UserFileError
 from monai_chd.files import replacing, writable_folder
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.predictions import software_versions
+from monai_chd.wording import some_of
+from monai_chd.workflow.run import config_content
 
 FOLDS_FILE = "folds.json"
-INNER_SHARE = 0.2
-"""Share of the patients outside the outer fold that choose the epoch, the temperature and the abstention threshold."""
 
-LOCAL_KEYS = ("dataset_dir", "cache_dir", "cache_limit", "num_workers")
-"""Config keys that change no result."""
 
-SHOWN = 5
-"""Files named in a message."""
+def patient_of(record: Mapping[str, Any]) -> str:
+    """The patient of a record of the datalist, or of a row of `excluded.csv`: the one place that says who is who."""
+    return str(record["patient"])
 
 
 @dataclass(frozen=True)
 class Design:
-    """A cross-validation: its patients, their folds and what is trained.
+    """A cross-validation: its patients, their folds and the settings of its fits.
 
     Attributes:
         datalist: the file the patients come from.
         root: folder that image paths are relative to.
-        records: all records of training and test part, sorted by patient and image; without `fold`.
+        records: of all scans of training and test part, sorted by patient and image; without `fold`.
         sha256: of each image.
         seed, folds, repeats: of the folds; repeat r is drawn with `seed` + r.
         assignment: outer fold of each patient in each repeat.
-        settings: config keys of the fits that are not the config's defaults.
-        local: config keys that change no result, such as folders; a cross-validation may go on with others.
+        settings: config keys and values of the fits that are not the config's defaults.
+        local: those of `LOCAL_KEYS`, which change no result; a cross-validation may go on with others.
     """
 
     datalist: Path
@@ -64,9 +62,40 @@ class Design:
     @property
     def labels(self) -> dict[str, int]:
         """Class index of each patient, in the order of their ids."""
-        return {str(record["patient"]): int(record["label"]) for record in self.records}
+        return {record["patient"]: int(record["label"]) for record in self.records}
 
-    def content(self) -> dict[str, Any]:
+    @property
+    def flags(self) -> dict[str, list[str]]:
+        """Diagnosis flags of each patient, those of all scans together."""
+        found: dict[str, dict[str, None]] = {}
+        for record in self.records:
+            found.setdefault(record["patient"], {}).update(dict.fromkeys(record.get("flags", ())))
+        return {patient: list(flags) for patient, flags in found.items()}
+
+    @property
+    def mode(self) -> Mode:
+        """How its fits are trained."""
+        return mode_of(self.settings)
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """All config keys and values that the bundle is run with."""
+        return {**self.local, **self.settings}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The bundle's train.json with the settings in it; local keys are the config's own."""
+        return {**config_content("train"), **self.settings}
+
+    def image_path(self, record: Mapping[str, Any]) -> Path:
+        """Where the image of one of its records lies."""
+        return Path(self.root, record["image"])
+
+    def fit_seed(self, repeat: int, fold: int) -> int:
+        """Seed of one fit: no two fits of a cross-validation share it."""
+        return self.seed + repeat * self.folds + fold
+
+    def as_json(self) -> dict[str, Any]:
         """What defines it, as `folds.json` holds it: everything but where the files are."""
         return {
             "seed": self.seed,
@@ -81,7 +110,8 @@ class Design:
 
     def class_by_fold(self) -> dict[str, list[list[int]]]:
         """Patients of each class in each fold of each repeat."""
-        counts = Counter((r, f, self.labels[p]) for p, folds in self.assignment.items() for r, f in enumerate(folds))
+        labels = self.labels
+        counts = Counter((r, f, labels[p]) for p, folds in self.assignment.items() for r, f in enumerate(folds))
         return {
             name: [[counts[r, f, k] for f in range(self.folds)] for r in range(self.repeats)]
             for k, name in enumerate(CLASSES)
@@ -103,7 +133,7 @@ def new_design(
         folds: outer folds of a repeat.
         repeats: how often they are drawn.
         seed: of the first repeat; the next has the next number.
-        settings: config keys of the fits; those of `LOCAL_KEYS` change no result.
+        settings: config keys and values of the fits, see `config_keys.fit_settings`; None: the config's defaults.
 
     Raises:
         UserFileError: no datalist, or images that are not there.
@@ -116,12 +146,9 @@ def new_design(
     path = Path(datalist).resolve()
     given = dict(settings or {})
     local = {key: given.pop(key) for key in LOCAL_KEYS if key in given}
-    content, root = read_datalist(path), Path(local.get("dataset_dir") or dataset_dir(path)).resolve()
-    records = [{k: v for k, v in record.items() if k != "fold"} for part in PARTS for record in content[part]]
-    records = [{**record, "patient": str(record["patient"])} for record in records]
-    records.sort(key=lambda record: (record["patient"], record["image"]))
-    labels = _labels(path, records)
-    assignment = draw_folds(labels, folds, repeats, seed)
+    records = _records(path)
+    root = Path(local.get("dataset_dir") or dataset_dir(path)).resolve()
+    assignment = draw_folds(_labels(path, records), folds, repeats, seed)
     return Design(
         datalist=path,
         root=root,
@@ -136,6 +163,15 @@ def new_design(
     )
 
 
+def _records(path: Path) -> list[dict[str, Any]]:
+    """Records of both parts of a datalist, sorted by patient and image, without the fold that they had there."""
+    content = read_datalist(path)
+    records = [{**record, "patient": patient_of(record)} for part in PARTS for record in content[part]]
+    for record in records:
+        record.pop("fold", None)
+    return sorted(records, key=lambda record: (record["patient"], record["image"]))
+
+
 def _labels(path: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Class of each patient; refuses one with two."""
     found: dict[str, set[int]] = {}
@@ -143,70 +179,8 @@ def _labels(path: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
         found.setdefault(record["patient"], set()).add(record["label"])
     two = [patient for patient, labels in found.items() if len(labels) > 1]
     if two:
-        raise UserError(
-            f"{path}: patients whose scans have different classes: {', '.join(two[:SHOWN])}; mend the table"
-        )
+        raise UserError(f"{path}: patients whose scans have different classes: {some_of(two)}; mend the table")
     return {patient: labels.pop() for patient, labels in found.items()}
-
-
-def draw_folds(labels: Mapping[str, int], folds: int, repeats: int, seed: int) -> dict[str, list[int]]:
-    """Outer fold of every patient in each repeat, stratified by class.
-
-    Args:
-        labels: class index of each patient.
-        folds: folds of a repeat.
-        repeats: number of draws.
-        seed: of the first.
-
-    Raises:
-        UserError: no patient of a class, or fewer than the folds and the inner split need.
-    """
-    counts = Counter(labels.values())
-    absent = [name for k, name in enumerate(CLASSES) if not counts[k]]
-    if absent:
-        present = ", ".join(f"{name} {counts[k]}" for k, name in enumerate(CLASSES) if counts[k]) or "none"
-        raise UserError(
-            f"cross-validation needs patients of {', '.join(CLASSES)}; came {present}, nobody of {', '.join(absent)}"
-        )
-    # outside its outer fold a class needs two: one to train on, one for the inner split
-    needed = max(folds, next(n for n in range(2, 9) if n - -(-n // folds) >= 2))
-    short = [f"{name} has {counts[k]}" for k, name in enumerate(CLASSES) if counts[k] < needed]
-    if short:
-        raise UserError(
-            f"too few patients for {folds} folds: every class needs at least {needed} ({folds} folds x {len(CLASSES)} "
-            f"classes), but {', '.join(short)}; choose fewer --folds, or a rule that joins more patients"
-        )
-    patients = sorted(labels)
-    classes = np.array([labels[patient] for patient in patients])
-    assignment: dict[str, list[int]] = {patient: [] for patient in patients}
-    for repeat in range(repeats):
-        splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed + repeat)
-        for fold, (_, chosen) in enumerate(splitter.split(classes, classes, groups=np.array(patients))):
-            for index in chosen:
-                assignment[patients[index]].append(fold)
-    return assignment
-
-
-def inner_part(labels: Mapping[str, int], seed: int, share: float = INNER_SHARE) -> set[str]:
-    """Patients of the inner split, which chooses the epoch, the temperature and the threshold.
-
-    Args:
-        labels: class index of the patients outside the outer fold, two or more of a class.
-        seed: of the draw.
-        share: of each class, at least one patient and never all.
-    """
-    rng = np.random.default_rng(seed)
-    chosen: set[str] = set()
-    for label in sorted(set(labels.values())):
-        own = sorted(patient for patient, value in labels.items() if value == label)
-        count = min(max(1, round(share * len(own))), len(own) - 1)
-        chosen |= {own[i] for i in rng.permutation(len(own))[:count]}
-    return chosen
-
-
-def fit_seed(design: Design, repeat: int, fold: int) -> int:
-    """Seed of one fit: no two fits of a cross-validation share it."""
-    return design.seed + repeat * design.folds + fold
 
 
 def fit_datalist(
@@ -222,7 +196,7 @@ def fit_datalist(
     """
     labels = design.labels if labels is None else labels
     rest = {patient: labels[patient] for patient, folds in design.assignment.items() if folds[repeat] != fold}
-    inner = inner_part(rest, fit_seed(design, repeat, fold))
+    inner = inner_part(rest, design.fit_seed(repeat, fold))
     parts: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
     for record in design.records:
         patient = record["patient"]
@@ -239,7 +213,7 @@ def _hashes(path: Path, root: Path, records: Sequence[Mapping[str, Any]]) -> dic
     missing = [record["image"] for record in records if not Path(root, record["image"]).is_file()]
     if missing:
         raise UserFileError(
-            f"{len(missing)} scans of {path} are not in {root}: {_listed(missing)}; give their folder with --dataset_dir"
+            f"{len(missing)} scans of {path} are not in {root}: {some_of(missing)}; give their folder with --dataset_dir"
         )
     hashes: dict[str, str] = {}
     for record in records:
@@ -248,13 +222,9 @@ def _hashes(path: Path, root: Path, records: Sequence[Mapping[str, Any]]) -> dic
     changed = [r["image"] for r in records if r.get("sha256") not in (None, hashes[r["image"]])]
     if changed:
         raise UserError(
-            f"{path}: {len(changed)} files have changed since the datalist was made: {_listed(changed)}; prepare again"
+            f"{path}: {len(changed)} files have changed since the datalist was made: {some_of(changed)}; prepare again"
         )
     return hashes
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (" …" if len(names) > SHOWN else "")
 
 
 def save_or_check(design: Design, folder: str | Path) -> None:
@@ -265,11 +235,11 @@ def save_or_check(design: Design, folder: str | Path) -> None:
     """
     path = writable_folder(folder) / FOLDS_FILE
     if path.is_file():
-        _check_same(path, read_folds(path), design.content())
+        _check_same(path, read_folds(path), design.as_json())
         return
     content = {
         "datalist": Path(os.path.relpath(design.datalist, path.parent.resolve())).as_posix(),
-        **design.content(),
+        **design.as_json(),
         "versions": software_versions(),
     }
     with replacing(path) as temporary:
@@ -296,7 +266,7 @@ def read_folds(path: str | Path) -> dict[str, Any]:
 
 
 def _check_same(path: Path, saved: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Refuse another cross-validation than the one that was begun; `asked` is what `Design.content` gives."""
+    """Refuse another cross-validation than the one that was begun; `asked` is what `Design.as_json` gives."""
     asked = json.loads(json.dumps(asked))  # tuples become lists, as in the file
     begun = f"{path} was made"
     if set(saved["sha256"]) != set(asked["sha256"]) or set(saved["labels"]) != set(asked["labels"]):
@@ -304,12 +274,12 @@ def _check_same(path: Path, saved: Mapping[str, Any], asked: Mapping[str, Any]) 
     changed = [image for image, digest in saved["sha256"].items() if asked["sha256"][image] != digest]
     if changed:
         raise UserError(
-            f"{len(changed)} files have changed since the folds in {path} were made: {_listed(changed)}; put the old files "
+            f"{len(changed)} files have changed since the folds in {path} were made: {some_of(changed)}; put the old files "
             f"back, or start again with another --out"
         )
     relabelled = [patient for patient, label in saved["labels"].items() if asked["labels"][patient] != label]
     if relabelled:
-        raise UserError(f"{begun} with other classes of {_listed(relabelled)}; choose another --out")
+        raise UserError(f"{begun} with other classes of {some_of(relabelled)}; choose another --out")
     differ = [
         f"{key} {saved.get(key)!r} (asked: {asked[key]!r})"
         for key in ("seed", "folds", "repeats", "inner_share")
@@ -317,9 +287,9 @@ def _check_same(path: Path, saved: Mapping[str, Any], asked: Mapping[str, Any]) 
     ]
     keys = sorted({*saved["settings"], *asked["settings"]})
     differ += [
-        f"{key} {_value(saved, key)} (asked: {_value(asked, key)})"
+        f"{key} {_setting(saved, key)} (asked: {_setting(asked, key)})"
         for key in keys
-        if _value(saved, key) != _value(asked, key)
+        if _setting(saved, key) != _setting(asked, key)
     ]
     if differ:
         raise UserError(f"{begun} with {', '.join(differ)}; ask for the same to go on, or choose another --out")
@@ -327,7 +297,7 @@ def _check_same(path: Path, saved: Mapping[str, Any], asked: Mapping[str, Any]) 
         raise UserError(f"{begun} with folds that this version draws otherwise; choose another --out")
 
 
-def _value(content: Mapping[str, Any], key: str) -> str:
+def _setting(content: Mapping[str, Any], key: str) -> str:
     return repr(content["settings"][key]) if key in content["settings"] else "as in the config"
 
 
@@ -338,7 +308,7 @@ def check_comparable(design: Design, other: str | Path) -> None:
         UserFileError, UserError: see `read_folds`; or patients, files, classes or folds differ.
     """
     path = Path(other) / FOLDS_FILE
-    saved, own = read_folds(path), design.content()
+    saved, own = read_folds(path), design.as_json()
     for key, what in (
         ("labels", "patients or classes"),
         ("sha256", "files"),

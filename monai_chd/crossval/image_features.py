@@ -37,7 +37,7 @@ def intensity_histogram(
         hu_offset: HU = value + this; None: found for the file.
 
     Raises:
-        UserFileError, UserError: see `frames.LoadVolume`.
+        UserFileError, UserError: see `transforms.LoadVolume`.
     """
     values = LoadVolume()(path, hu_offset).numpy()
     low, high = window
@@ -56,7 +56,7 @@ def structure_features(path: str | Path) -> NDArray[np.float64]:
         path: NIfTI label map, as integers or as floats that are rounded.
 
     Raises:
-        UserFileError, UserError: see `reading.read_volume`; or it shows no structure.
+        UserFileError, UserError: see `nifti.read_volume`; or it shows no structure.
     """
     values, affine = read_volume(path)
     labels = np.clip(np.rint(values), 0, LAST_LABEL + 1).astype(np.uint8)

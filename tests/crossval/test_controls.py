@@ -14,16 +14,16 @@ from monai.data import MetaTensor
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from sklearn.preprocessing import StandardScaler
-from tiny_design import edit, made_up, write_datalist
+from tiny_design import edit_json, made_up_predictions, write_datalist
 
 from monai_chd.crossval import controls
 from monai_chd.crossval.controls import (
     SHUFFLED_FRAMES,
     TITLES,
     ShuffledFrames,
-    classified,
-    fitted_control,
-    not_done,
+    classifier_predictions,
+    control_not_done,
+    control_result,
     shuffled_labels,
     simple_controls,
 )
@@ -104,7 +104,7 @@ def test_labels_are_dealt_out_within_each_fold(design):
 def test_a_classifier_of_numbers_is_scikit_learns_on_the_outer_folds(design):
     rng = np.random.default_rng(0)
     features = {r["image"]: rng.normal(size=4) + r["label"] for r in design.records}
-    table = classified(design, features)
+    table = classifier_predictions(design, features)
     assert len(table) == 2 * len(design.records)
     for repeat in range(2):
         for fold in range(3):
@@ -119,8 +119,8 @@ def test_a_classifier_of_numbers_is_scikit_learns_on_the_outer_folds(design):
 
 
 def test_the_figures_of_a_control_are_scikit_learns_means_over_repeats(design):
-    model, other = made_up(design, 0.7), made_up(design, 0.4, seed=1)
-    control = fitted_control("frame_order", model, other)
+    model, other = made_up_predictions(design, 0.7), made_up_predictions(design, 0.4, seed=1)
+    control = control_result("frame_order", model, other)
     for name, score in (("accuracy", accuracy_score), ("balanced_accuracy", balanced_accuracy_score)):
         each = [score(part["label"], part["prediction"]) for _, part in other.groupby("repeat")]
         assert control[name]["value"] == pytest.approx(np.mean(each))
@@ -132,17 +132,17 @@ def test_the_figures_of_a_control_are_scikit_learns_means_over_repeats(design):
 
 
 def test_a_control_of_the_first_repeat_is_compared_with_the_models_first_repeat(design):
-    model = made_up(design, 0.7)
+    model = made_up_predictions(design, 0.7)
     first = model[model["repeat"] == 0]
-    control = fitted_control("frame_order", model, first.copy())
+    control = control_result("frame_order", model, first.copy())
     assert control["details"]["difference"]["value"] == 0
     assert "no measurable information" in control["reading"]
 
 
 def test_shuffled_labels_have_nothing_to_be_paired_with(design):
     labels = shuffled_labels(design)
-    table = made_up(design, 1 / 3, labels=labels)
-    control = fitted_control("shuffled_labels", made_up(design, 0.9), table[table["repeat"] == 0])
+    table = made_up_predictions(design, 1 / 3, labels=labels)
+    control = control_result("shuffled_labels", made_up_predictions(design, 0.9), table[table["repeat"] == 0])
     assert control["details"]["difference"] is None
     assert control["accuracy"]["low"] < 1 / 3 < control["accuracy"]["high"]
 
@@ -167,7 +167,7 @@ def with_scans(tmp_path):
         datalist = write_datalist(tmp_path / "work", (12, 11, 10))
         first = new_design(datalist, folds=3, repeats=2, settings={"hu_offset": 0})
         write_scans(first, **options)
-        edit(datalist, lambda content: [r.pop("sha256") for part in ("training", "test") for r in content[part]])
+        edit_json(datalist, lambda content: [r.pop("sha256") for part in ("training", "test") for r in content[part]])
         return new_design(datalist, folds=3, repeats=2, settings={"hu_offset": 0})
 
     return make
@@ -175,7 +175,7 @@ def with_scans(tmp_path):
 
 def test_brightness_structures_and_confounders_tell_what_they_hold(with_scans, tmp_path):
     design = with_scans(maps=True, bright=True)
-    found = {c["name"]: c for c in simple_controls(design, made_up(design, 0.4), tmp_path / "controls")}
+    found = {c["name"]: c for c in simple_controls(design, made_up_predictions(design, 0.4), tmp_path / "controls")}
     assert list(found) == ["intensity", "confounders", "structures"]
     for control in found.values():  # in this cohort each of the three gives the class away
         assert control["accuracy"]["value"] > 0.9, control["name"]
@@ -186,7 +186,7 @@ def test_brightness_structures_and_confounders_tell_what_they_hold(with_scans, t
 
 def test_noise_tells_nothing_and_missing_label_maps_are_said(with_scans, tmp_path):
     design = with_scans(maps=False)
-    found = {c["name"]: c for c in simple_controls(design, made_up(design, 0.4), tmp_path / "controls")}
+    found = {c["name"]: c for c in simple_controls(design, made_up_predictions(design, 0.4), tmp_path / "controls")}
     assert found["intensity"]["balanced_accuracy"]["low"] < 1 / 3
     assert found["structures"]["reading"] == "Not done: there are no label maps beside the scans."
     assert found["structures"]["accuracy"]["value"] is None and found["structures"]["n"] == 0
@@ -197,7 +197,7 @@ def test_label_maps_of_some_patients_are_compared_on_these(with_scans, tmp_path)
     without = [r for r in design.records if r["patient"] in sorted(design.labels)[::4]]
     for record in without:
         Path(design.root, record["image"].replace("image", "label")).unlink()
-    control = simple_controls(design, made_up(design, 0.4), tmp_path / "controls")[2]
+    control = simple_controls(design, made_up_predictions(design, 0.4), tmp_path / "controls")[2]
     assert control["n"] == control["details"]["difference"]["n"] == len(design.labels) - len(without)
     assert control["details"]["without_label_map"] == len(without)
 
@@ -206,20 +206,20 @@ def test_too_few_label_maps_are_said(with_scans, tmp_path):
     design = with_scans(maps=True)
     for record in design.records[5:]:
         Path(design.root, record["image"].replace("image", "label")).unlink()
-    control = simple_controls(design, made_up(design, 0.4), tmp_path / "controls")[2]
+    control = simple_controls(design, made_up_predictions(design, 0.4), tmp_path / "controls")[2]
     assert "Not done: label maps of 5 patients are too few" in control["reading"]
 
 
 def test_a_datalist_without_confounders_says_so(with_scans, tmp_path):
     design = with_scans(maps=False)
-    edit(design.datalist, lambda content: [r.pop("confounders") for p in ("training", "test") for r in content[p]])
-    control = simple_controls(design, made_up(design, 0.4), tmp_path / "controls")[1]
+    edit_json(design.datalist, lambda content: [r.pop("confounders") for p in ("training", "test") for r in content[p]])
+    control = simple_controls(design, made_up_predictions(design, 0.4), tmp_path / "controls")[1]
     assert "Not done: the datalist records no confounder that varies" in control["reading"]
 
 
 def test_numbers_that_took_long_are_kept_until_a_file_changes(with_scans, tmp_path, monkeypatch):
     design = with_scans(maps=True)
-    model, folder = made_up(design, 0.4), tmp_path / "controls"
+    model, folder = made_up_predictions(design, 0.4), tmp_path / "controls"
     first = simple_controls(design, model, folder)
     monkeypatch.setattr(controls, "intensity_histogram", refuse)
     monkeypatch.setattr(controls, "structure_features", refuse)
@@ -236,6 +236,6 @@ def refuse(*_: object, **__: object) -> None:
 
 @pytest.mark.parametrize("name", TITLES)
 def test_a_control_that_was_not_done_says_why(name):
-    control = not_done(name, "a reason")
+    control = control_not_done(name, "a reason")
     assert control["title"] and "?" in control["question"]
     assert control["reading"] == "Not done: a reason."

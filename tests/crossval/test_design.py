@@ -1,27 +1,22 @@
-"""Folds: every patient tested once a repeat, dealt as scikit-learn does, and no going on with another design."""
+"""Designs: every patient tested once a repeat, the files that they were drawn for, and no going on with another design."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 
-import numpy as np
 import pytest
-from sklearn.model_selection import StratifiedGroupKFold
-from tiny_design import edit, write_datalist
+from tiny_design import edit_json, write_datalist
 
 from monai_chd.cohort.datalist import load_cases
 from monai_chd.crossval.design import (
     check_comparable,
-    draw_folds,
     fit_datalist,
-    fit_seed,
-    inner_part,
     new_design,
     read_folds,
     save_or_check,
 )
+from monai_chd.crossval.folds import inner_part
 from monai_chd.labels import CLASSES
 
 
@@ -37,16 +32,6 @@ def test_every_patient_is_in_one_fold_of_each_repeat_held_out_ones_too(datalist)
     assert content["test"] and set(design.assignment) == everyone == set(design.labels)
     assert all(len(folds) == 4 and set(folds) <= {0, 1, 2} for folds in design.assignment.values())
     assert len({tuple(f[r] for f in design.assignment.values()) for r in range(4)}) == 4  # each repeat drawn anew
-
-
-def test_folds_are_scikit_learns_with_the_seed_of_the_repeat():
-    labels = {f"{n:03d}": n % 3 for n in range(30)}
-    assignment = draw_folds(labels, 5, 2, 7)
-    patients, classes = np.array(sorted(labels)), np.array([labels[p] for p in sorted(labels)])
-    for repeat in range(2):
-        splitter = StratifiedGroupKFold(n_splits=5, shuffle=True, random_state=7 + repeat)
-        for fold, (_, test) in enumerate(splitter.split(classes, classes, groups=patients)):
-            assert {p for p, f in assignment.items() if f[repeat] == fold} == set(patients[test])
 
 
 def test_classes_are_in_proportion_in_every_fold(datalist):
@@ -65,14 +50,6 @@ def test_a_patients_scans_stay_together(tmp_path):
             for record in fitted[part]:
                 places.setdefault(record["patient"], []).append((part, record.get("fold")))
         assert all(len(found) == 2 and len(set(found)) == 1 for found in places.values())
-
-
-def test_the_inner_split_takes_a_fifth_of_each_class_and_never_all():
-    labels = {f"{n}": 0 for n in range(20)} | {f"x{n}": 1 for n in range(3)} | {f"y{n}": 2 for n in range(2)}
-    chosen = inner_part(labels, 1)
-    assert Counter(labels[p] for p in chosen) == {0: 4, 1: 1, 2: 1}
-    assert inner_part(dict(reversed(labels.items())), 1) == chosen
-    assert inner_part(labels, 2) != chosen
 
 
 def test_a_fit_trains_chooses_and_tests_on_different_patients(datalist, tmp_path):
@@ -95,12 +72,12 @@ def test_a_control_may_give_a_fit_other_labels_and_its_inner_split_follows_them(
     content = fit_datalist(design, 0, 1, tmp_path, labels)
     assert {r["patient"]: r["label"] for part in ("training", "test") for r in content[part]} == labels
     rest = {p: labels[p] for p, folds in design.assignment.items() if folds[0] != 1}
-    assert {r["patient"] for r in content["training"] if r["fold"] == 0} == inner_part(rest, fit_seed(design, 0, 1))
+    assert {r["patient"] for r in content["training"] if r["fold"] == 0} == inner_part(rest, design.fit_seed(0, 1))
 
 
 def test_no_two_fits_have_one_seed(datalist):
     design = new_design(datalist, folds=3, repeats=3)
-    assert len({fit_seed(design, r, f) for r in range(3) for f in range(3)}) == 9
+    assert len({design.fit_seed(r, f) for r in range(3) for f in range(3)}) == 9
 
 
 def test_the_saved_folds_hold_the_hash_of_every_file_and_a_design_goes_on(datalist, tmp_path):
@@ -140,7 +117,7 @@ def test_files_changed_since_the_folds_were_made_are_one_error(datalist, tmp_pat
     save_or_check(new_design(datalist, folds=3), tmp_path / "cv")
     scan = datalist.parent / "scans" / "ct_1003_image.nii.gz"
     scan.write_bytes(b"other")
-    edit(datalist, lambda content: [r.pop("sha256") for part in ("training", "test") for r in content[part]])
+    edit_json(datalist, lambda content: [r.pop("sha256") for part in ("training", "test") for r in content[part]])
     with pytest.raises(ValueError, match=r"1 files have changed since the folds in .*made: ct_1003_image\.nii\.gz"):
         save_or_check(new_design(datalist, folds=3), tmp_path / "cv")
 
@@ -164,7 +141,7 @@ def test_another_datalist_or_other_classes_do_not_go_on(datalist, tmp_path):
     other = write_datalist(tmp_path / "other", (8, 8, 8))
     with pytest.raises(ValueError, match="was made for another datalist"):
         save_or_check(new_design(other, folds=3), tmp_path / "cv")
-    edit(datalist, lambda content: content["training"][0].update(label=2))
+    edit_json(datalist, lambda content: content["training"][0].update(label=2))
     patient = json.loads(datalist.read_text())["training"][0]["patient"]
     with pytest.raises(ValueError, match=f"with other classes of {patient}"):
         save_or_check(new_design(datalist, folds=3), tmp_path / "cv")
@@ -175,21 +152,6 @@ def test_something_else_by_the_name_of_the_folds_is_not_overwritten(datalist, tm
     with pytest.raises(ValueError, match="not the folds of a cross-validation"):
         save_or_check(new_design(datalist, folds=3), tmp_path)
     assert (tmp_path / "folds.json").read_text() == '{"mine": 1}'
-
-
-@pytest.mark.parametrize(
-    ("counts", "folds", "message"),
-    [
-        ((8, 7, 4), 5, "Normal has 4"),
-        ((2, 3, 9), 5, "Cyanotic has 2, Non-Cyanotic has 3"),
-        ((8, 7, 3), 2, "Normal has 3"),
-        ((8, 7, 0), 3, "nobody of Normal"),
-        ((9, 0, 0), 3, "came Cyanotic 9, nobody of Non-Cyanotic, Normal"),
-    ],
-)
-def test_too_few_patients_or_classes_are_one_error(tmp_path, counts, folds, message):
-    with pytest.raises(ValueError, match=message):
-        new_design(write_datalist(tmp_path, counts), folds=folds)
 
 
 @pytest.mark.parametrize("folds", [2, 3, 4, 5])
@@ -206,7 +168,7 @@ def test_the_fewest_patients_that_are_taken_make_whole_fits(tmp_path, folds):
 
 def test_a_patient_of_two_classes_is_refused(tmp_path):
     datalist = write_datalist(tmp_path, scans=2)
-    edit(datalist, lambda content: content["training"][0].update(label=2))
+    edit_json(datalist, lambda content: content["training"][0].update(label=2))
     with pytest.raises(ValueError, match="patients whose scans have different classes: 1002"):
         new_design(datalist, folds=3)
 
@@ -234,3 +196,24 @@ def test_only_the_same_patients_in_the_same_folds_compare(datalist, tmp_path):
         check_comparable(design, tmp_path / "list")
     with pytest.raises(FileNotFoundError, match="no cross-validation there"):
         check_comparable(design, tmp_path / "nowhere")
+
+
+def test_flags_of_a_patient_are_those_of_all_scans(tmp_path):
+    datalist = write_datalist(tmp_path, scans=2)
+    flags = {"ct_1001_image.nii.gz": ["ASD"], "ct_1001_image1.nii.gz": ["ASD", "VSD"]}
+
+    def change(content):
+        for record in content["training"] + content["test"]:
+            record["flags"] = flags.get(record["image"], [])
+            if record["patient"] == "1002":
+                del record["flags"]
+
+    found = new_design(edit_json(datalist, change), folds=3).flags
+    assert (found["1001"], found["1002"], found["1003"]) == (["ASD", "VSD"], [], [])
+
+
+def test_a_patient_of_two_classes_is_one_error(tmp_path):
+    datalist = write_datalist(tmp_path, scans=2, held_out=0)
+    edit_json(datalist, lambda content: content["training"][1].update(label=2))
+    with pytest.raises(ValueError, match="patients whose scans have different classes: 1001; mend the table"):
+        new_design(datalist, folds=3)

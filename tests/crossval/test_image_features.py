@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from monai_chd.crossval.control_words import TITLES
 from monai_chd.crossval.image_features import BINS, PAIRS, STRUCTURE_FEATURES, intensity_histogram, structure_features
 
 
@@ -85,3 +86,7 @@ def test_labels_that_rounding_left_as_floats_are_the_integers(tmp_path):
 def test_an_empty_label_map_is_refused(tmp_path):
     with pytest.raises(ValueError, match="without any of the structures 1 to 7"):
         structure_features(save(tmp_path / "l.nii.gz", np.zeros((4, 4, 4), np.uint8)))
+
+
+def test_the_report_names_as_many_numbers_as_there_are():
+    assert f"{BINS} bins" in TITLES["intensity"][1] and f"{STRUCTURE_FEATURES} numbers" in TITLES["structures"][1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shutil
 import sys
@@ -14,14 +13,12 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from sklearn.metrics import accuracy_score
 
 from monai_chd.cli import main
-from monai_chd.crossval import run as module
-from monai_chd.crossval.run import FROZEN, FROZEN_SETTINGS, Progress, settings_of, summary
+from monai_chd.crossval import fit_processes
+from monai_chd.crossval.run import Progress, summary_text
 from monai_chd.labels import CLASSES
-from monai_chd.networks.cnn_lstm import has_bfloat16
 
 TINY = ["--encoder", "small_cnn", "--frame_size", "16", "--sequence_length", "8", "--hidden_size", "8"]
 TINY += ["--batch_size", "6", "--max_epochs", "2", "--cache", "memory"]
@@ -132,14 +129,14 @@ def test_shuffled_frames_are_another_input_and_shuffled_labels_other_labels(done
 # stop and go on
 
 
-def test_a_rerun_gives_the_same_bytes_and_a_stop_changes_nothing(copy, done, datalist, monkeypatch, capsys):
+def test_a_rerun_gives_the_same_bytes_and_a_stop_changes_nothing(copy, done, datalist, monkeypatch, said):
     before = (done / "predictions.csv").read_bytes()
     shutil.rmtree(copy / "fits" / "r1f1")
     (copy / "fits" / "r1f0" / "done.json").unlink()  # stopped in the middle of it
     for name in ("predictions.csv", "report.json", "report.html"):
         (copy / name).unlink()
     words = ["crossval", str(datalist), "--out", str(copy), *WORDS, "--no-controls"]
-    real, calls = module.timed_fit, []
+    real, calls = fit_processes.run_fit, []
 
     def stop(design, folder, *rest, **options):
         calls.append(folder.name)
@@ -147,14 +144,14 @@ def test_a_rerun_gives_the_same_bytes_and_a_stop_changes_nothing(copy, done, dat
             raise KeyboardInterrupt
         return real(design, folder, *rest, **options)
 
-    monkeypatch.setattr(module, "timed_fit", stop)
+    monkeypatch.setattr(fit_processes, "run_fit", stop)
     assert main(words) == 130
-    monkeypatch.setattr(module, "timed_fit", real)
+    monkeypatch.setattr(fit_processes, "run_fit", real)
     assert calls == ["r0f0", "r0f1", "r1f0", "r1f1"] and not (copy / "predictions.csv").exists()
-    capsys.readouterr()
+    said.clear()
     assert main(words) == 0
-    printed = capsys.readouterr().out
-    assert [bool(re.search(rf"fit {n} of 4 .*done before", printed)) for n in (1, 2, 3, 4)] == [True, True, True, False]
+    fits = [line for line in said if line.startswith("fit ")]
+    assert [line.endswith("done before") for line in fits] == [True, True, True, False]
     assert (copy / "predictions.csv").read_bytes() == before
     old, new = report_of(done), report_of(copy)
     assert new["results"] == old["results"] and new["controls"] == []
@@ -244,13 +241,14 @@ def test_a_wrong_setting_names_the_fit_that_found_it(datalist, tmp_path, capsys)
 # what is said
 
 
-def test_it_says_what_is_done_how_long_it_takes_and_where_all_is(copy, datalist, capsys):
+def test_it_says_what_is_done_how_long_it_takes_and_where_all_is(copy, datalist, capsys, said):
     (copy / "fits" / "r1f1" / "done.json").unlink()
     assert main(["crossval", str(datalist), "--out", str(copy), *WORDS]) == 0
+    assert said[0].startswith("24 patients, 2 folds x 2 repeats = 4 fits, end-to-end")
+    assert "the datalist's held-out part is not special here" in said[0]
+    assert re.fullmatch(r"fit 4 of 8 \(repeat 2, fold 2\): \d+ s, .* left for the others", said[4])
+    assert said[-1].startswith("a look at a mistake: patient ") and "control: label maps" in said
     printed = capsys.readouterr().out
-    assert "24 patients, 2 folds x 2 repeats = 4 fits, end-to-end" in printed
-    assert "the datalist's held-out part is not special here" in printed
-    assert re.search(r"fit 4 of 8 \(repeat 2, fold 2\): \d+ s, .* left for the others", printed)
     for name in ("report.html", "report.json", "model_card.md", "predictions.csv"):
         assert str(copy / name) in printed
     assert "MONAI" not in printed and "INFO" not in printed  # the fits are quiet
@@ -259,19 +257,21 @@ def test_it_says_what_is_done_how_long_it_takes_and_where_all_is(copy, datalist,
     assert all(re.fullmatch(r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\] n=24", shown) for _, shown in figures)
 
 
-def test_the_summary_repeats_what_the_controls_say(done):
+def test_the_summary_repeats_what_the_controls_say_and_names_files_that_are_there(done):
     report = report_of(done)
-    text = summary(report, done)
+    text = summary_text(report, done)
     assert all(control["reading"] in text for control in report["controls"])
+    places = [Path(line.rpartition(": ")[2]) for line in text.splitlines()[-5:]]
+    assert all(place.exists() for place in places) and len({*places}) == 5
 
 
-def test_progress_is_the_mean_of_the_fits_done_now(capsys):
+def test_progress_is_the_mean_of_the_fits_done_now(said):
     progress = Progress(4)
-    progress.fit("first", None)
-    progress.fit("second", 100.0)
-    progress.fit("third", 300.0)
-    progress.fit("last", 5.0)
-    assert capsys.readouterr().out.splitlines() == [
+    progress.fit_done("first", None)
+    progress.fit_done("second", 100.0)
+    progress.fit_done("third", 300.0)
+    progress.fit_done("last", 5.0)
+    assert said == [
         "fit 1 of 4 (first): done before",
         "fit 2 of 4 (second): 100 s, about 3 minutes left for the others",
         "fit 3 of 4 (third): 300 s, about 3 minutes left for the others",
@@ -279,47 +279,12 @@ def test_progress_is_the_mean_of_the_fits_done_now(capsys):
     ]
 
 
-def test_progress_of_fits_at_the_same_time_leaves_less(capsys):
-    Progress(4, at_once=2).fit("first", 200.0)
-    assert "200 s, about 5 minutes left" in capsys.readouterr().out
+def test_progress_of_fits_at_the_same_time_leaves_less(said):
+    Progress(4, at_once=2).fit_done("first", 200.0)
+    assert "200 s, about 5 minutes left" in said[0]
 
 
 # the frozen mode
-
-
-def test_small_heads_are_fitted_at_the_same_time_and_encoders_are_not(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert (module.processes_for("frozen"), module.processes_for("end-to-end")) == (module.MOST_PROCESSES, 1)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert module.processes_for("frozen") == 1
-
-
-def test_the_encoder_decides_the_mode(tmp_path):
-    mode, settings = settings_of({}, tmp_path)
-    assert mode == "frozen" and settings["encoder"] == FROZEN and settings["frame_size"] == 224
-    assert settings["cache"] == "features" and settings["cache_dir"] == str(tmp_path / "cache")
-    assert ("encoder_precision" in settings) == has_bfloat16(
-        torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    )
-    assert (
-        settings_of({"encoder": FROZEN, "pooling": "mean", "cache_dir": "x"}, tmp_path)[1].items()
-        >= {
-            **FROZEN_SETTINGS,
-            "pooling": "mean",
-            "cache_dir": "x",
-        }.items()
-    )
-    assert settings_of({"encoder": "small_cnn"}, tmp_path) == (
-        "end-to-end",
-        {"encoder": "small_cnn", "cache_dir": str(tmp_path / "cache")},
-    )
-
-
-def test_kept_features_of_another_encoder_are_the_frozen_mode_too(tmp_path):
-    given = {"encoder": {"_target_": "some.FrozenEncoder"}, "cache": "features"}
-    mode, settings = settings_of(given, tmp_path)
-    assert mode == "frozen" and settings == {**given, "cache_dir": str(tmp_path / "cache")}
 
 
 def test_features_of_an_encoder_that_is_trained_are_refused_before_any_fit(datalist, tmp_path, capsys):

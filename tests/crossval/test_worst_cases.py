@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import shutil
 
@@ -9,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_design import made_up, write_datalist
+from tiny_design import made_up_predictions, write_datalist
 
 from monai_chd.crossval import worst_cases as module
 from monai_chd.crossval.design import new_design
-from monai_chd.crossval.fits import fit_folder, pooled, run_fit
-from monai_chd.crossval.worst_cases import flags_of, worst_cases, worst_rows
+from monai_chd.crossval.fits import fit_folder, model_path, run_fit
+from monai_chd.crossval.out_of_fold_table import out_of_fold_table
+from monai_chd.crossval.worst_cases import most_confident_mistakes, worst_cases
 from monai_chd.labels import CLASSES
-from monai_chd.workflow.settings import MODEL
 
 TINY = {"encoder": "small_cnn", "frame_size": 16, "sequence_length": 8, "hidden_size": 4, "max_epochs": 1}
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")  # MONAI says so of every config
@@ -24,11 +25,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning"
 
 @pytest.fixture
 def table(tmp_path):
-    return made_up(new_design(write_datalist(tmp_path), folds=3, repeats=3), 0.5)
+    return made_up_predictions(new_design(write_datalist(tmp_path), folds=3, repeats=3), 0.5)
 
 
 def test_rows_are_each_patients_most_confident_mistake_in_order(table):
-    rows = worst_rows(table, 4)
+    rows = most_confident_mistakes(table, 4)
     wrong = [
         (-max(row[name] for name in CLASSES), row["patient"])
         for row in table.to_dict("records")
@@ -43,32 +44,27 @@ def test_rows_are_each_patients_most_confident_mistake_in_order(table):
 
 def test_without_a_mistake_there_is_no_case(table):
     table["prediction"] = table["label"]
-    assert worst_rows(table).empty
+    assert most_confident_mistakes(table).empty
 
 
 def test_cases_without_probabilities_are_no_mistakes(table):
     table.loc[:, list(CLASSES)] = np.nan
     table["prediction"] = ""
-    assert worst_rows(table).empty
+    assert most_confident_mistakes(table).empty
 
 
 def test_equal_confidence_gives_the_same_patients_whatever_the_order(table):
     table[list(CLASSES)] = [0.2, 0.5, 0.3]
     table["prediction"] = CLASSES[1]
     shuffled = table.sample(frac=1, random_state=1)
-    assert worst_rows(table)["patient"].tolist() == worst_rows(shuffled)["patient"].tolist()
-
-
-def test_flags_are_those_of_all_scans():
-    records = [{"patient": "1", "flags": ["ASD"]}, {"patient": "1", "flags": ["ASD", "VSD"]}, {"patient": "2"}]
-    assert flags_of(records) == {"1": ["ASD", "VSD"], "2": []}
+    assert most_confident_mistakes(table)["patient"].tolist() == most_confident_mistakes(shuffled)["patient"].tolist()
 
 
 def test_a_mistake_is_looked_at_with_the_model_of_its_own_fold(datalist, tmp_path):
     design = new_design(datalist, folds=2, repeats=1, settings=TINY)
     for fold in range(2):
         run_fit(design, fit_folder(tmp_path / "fits", 0, fold), 0, fold)
-    predictions = pooled(design, tmp_path / "fits", range(1))
+    predictions = out_of_fold_table(design, tmp_path / "fits", range(1))
     found = worst_cases(design, predictions, tmp_path / "fits", tmp_path, count=2)
     assert len(found) == 2
     for case in found:
@@ -81,7 +77,7 @@ def test_a_mistake_is_looked_at_with_the_model_of_its_own_fold(datalist, tmp_pat
         assert any(part["change"] for part in case["occlusion"])
     # the model of the other fold has seen the patient: its weights give other changes
     fold = found[0]["fold"]
-    own, other = (fit_folder(tmp_path / "fits", 0, f) / "models" / MODEL for f in (fold, 1 - fold))
+    own, other = (model_path(fit_folder(tmp_path / "fits", 0, f)) for f in (fold, 1 - fold))
     assert not torch.equal(*(torch.load(p, weights_only=True)["classifier.weight"] for p in (own, other)))
     shutil.copy(other, own)
     again = worst_cases(design, predictions, tmp_path / "fits", tmp_path, count=1)
@@ -95,7 +91,26 @@ def test_a_frozen_encoder_is_asked_once_and_its_features_are_hidden():
             self.encoder = torch.nn.Bilinear(1, 1, 3).requires_grad_(False)
 
     frames, count = torch.ones(4, 1), torch.ones(4, 1)
-    seen, fill = module._seen(Frozen(), frames, count)
-    assert seen.shape == (4, 3) and fill == "mean"
-    seen, fill = module._seen(torch.nn.Linear(1, 1), frames, count)
-    assert seen is frames and fill == "blank"
+    hidden_in, fill = module._hidden_in(Frozen(), frames, count)
+    assert hidden_in.shape == (4, 3) and fill == "mean"
+    hidden_in, fill = module._hidden_in(torch.nn.Linear(1, 1), frames, count)
+    assert hidden_in is frames and fill == "blank"
+
+
+def test_what_a_scan_asks_for_itself_goes_with_it(tmp_path, monkeypatch):
+    class SeenError(Exception):
+        pass
+
+    def preprocessing(case):
+        raise SeenError(case["image"], case["hu_offset"], case["cine_slice"])
+
+    design = new_design(write_datalist(tmp_path), folds=3, repeats=1)
+    own = {"hu_offset": -1024, "cine_slice": 3}
+    design = dataclasses.replace(design, records=tuple({**record, **own} for record in design.records))
+    monkeypatch.setattr(module, "configured", lambda *_: (torch.nn.Module(), preprocessing))
+    monkeypatch.setattr(torch, "load", lambda *_, **__: {})
+    table = made_up_predictions(design, 0)
+    image = most_confident_mistakes(table, 1)["image"].item()
+    with pytest.raises(SeenError) as seen:
+        worst_cases(design, table, tmp_path, tmp_path)
+    assert seen.value.args == (str(tmp_path / "scans" / image), -1024, 3)

@@ -13,6 +13,17 @@ import pandas as pd
 from monai_chd.crossval.design import Design
 from monai_chd.labels import CLASSES
 
+TINY_SETTINGS = {
+    "encoder": "small_cnn",
+    "frame_size": 16,
+    "sequence_length": 8,
+    "hidden_size": 8,
+    "batch_size": 6,
+    "max_epochs": 2,
+    "cache": "memory",
+}
+"""Config keys and values of fits that take seconds."""
+
 
 def write_datalist(folder: Path, counts: Sequence[int] = (8, 7, 6), held_out: int = 3, scans: int = 1) -> Path:
     """Patients of each class (`counts`), some of them in the test part; the files hold their own names."""
@@ -44,7 +55,7 @@ def write_datalist(folder: Path, counts: Sequence[int] = (8, 7, 6), held_out: in
     return path
 
 
-def edit(path: Path, change) -> Path:
+def edit_json(path: Path, change) -> Path:
     """Change a JSON file in place."""
     content = json.loads(path.read_text())
     change(content)
@@ -52,15 +63,17 @@ def edit(path: Path, change) -> Path:
     return path
 
 
-def made_up(design: Design, right: float, seed: int = 0, labels: Mapping[str, int] | None = None) -> pd.DataFrame:
-    """Pooled predictions that are right for a share of the patients, drawn at random."""
+def made_up_predictions(
+    design: Design, right: float, seed: int = 0, labels: Mapping[str, int] | None = None
+) -> pd.DataFrame:
+    """Out-of-fold predictions that are right for a share of the patients, drawn at random."""
     rng = np.random.default_rng(seed)
     rows = []
     for repeat in range(design.repeats):
         for record in design.records:
             label = (labels or design.labels)[record["patient"]]
-            top = label if rng.random() < right else (label + 1 + rng.integers(0, 2)) % 3
-            scores = rng.dirichlet([1, 1, 1]) * 0.4
+            top = label if rng.random() < right else (label + 1 + rng.integers(0, 2)) % len(CLASSES)
+            scores = rng.dirichlet([1] * len(CLASSES)) * 0.4
             scores[top] += 0.6
             rows.append(
                 {

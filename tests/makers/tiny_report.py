@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from monai_chd.crossval.occlusion import case_sheet, occlude, sheet_name
+from monai_chd.crossval.occlusion import case_sheet, occlude, sheet_path
 from monai_chd.labels import CLASSES, FLAGS
 from monai_chd.metrics.evaluation import compare, results
 from monai_chd.report.page import SECTIONS, TEMPLATES
@@ -193,7 +193,7 @@ def _worst(folder: Path, words: str) -> list[dict[str, Any]]:
     frames = torch.arange(40, dtype=torch.uint8)[None, None, :, None, None].mul(6).repeat(1, 1, 1, 24, 24)
     cases = []
     for patient in (f"1001{words}", "1020"):
-        sheet = sheet_name(patient)
+        sheet = sheet_path(patient)
         case_sheet(frames, 40, folder / sheet, title=patient[:8])
         found = occlude(lambda case, n: case.float().mean((3, 4))[:, 0, 5:8] / 20, frames, torch.tensor([40]), 1)
         cases.append(

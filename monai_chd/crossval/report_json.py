@@ -1,6 +1,6 @@
 """Puts report.json of a cross-validation together: who took part, how, the results, and where all of it comes from.
 
-Figures are `evaluation`'s, controls `controls`', pages `report.page`'s part.
+Figures are `metrics.evaluation`'s part, controls `controls`', pages `report.page`'s.
 """
 
 from __future__ import annotations
@@ -17,26 +17,25 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from monai_chd.cohort.datalist import read_datalist
 from monai_chd.cohort.imagechd import UNFLAGGED
-from monai_chd.crossval.design import FOLDS_FILE, INNER_SHARE, Design
-from monai_chd.crossval.fits import fit_folder, history, read_done
+from monai_chd.crossval.config_keys import REPORTED_KEYS
+from monai_chd.crossval.design import FOLDS_FILE, Design, patient_of
+from monai_chd.crossval.fits import FITS_FOLDER, fit_folder, learning_curves, read_done
+from monai_chd.crossval.folds import INNER_SHARE
+from monai_chd.crossval.out_of_fold_table import TABLE_FILE
 from monai_chd.files import replacing
 from monai_chd.labels import CLASSES, UNDETERMINED
 from monai_chd.metrics.curves import best_epoch
 from monai_chd.metrics.predictions import NOTE, software_versions
 from monai_chd.networks.cnn_lstm import has_bfloat16
-from monai_chd.workflow.run import config_content
 from monai_chd.workflow.settings import plain
 
-TITLE = "Classification of congenital heart disease from cardiac CT: cross-validation"
+REPORT_FILE = "report.json"
 
-SCIENCE = (
-    "frame_size", "sequence_length", "sampling", "window", "encoder", "encoder_precision", "projection", "hidden_size",
-    "num_layers", "bidirectional", "pooling", "learning_rate", "lr_decay", "batch_size", "max_epochs", "early_stop_patience",
-    "val_interval", "coverage", "risk", "cache",
-)  # fmt: skip
-"""Config keys that the report lists, whether they were given or are the config's defaults."""
+TITLE = "Classification of congenital heart disease from cardiac CT: cross-validation"
 
 
 def build_report(
@@ -47,7 +46,8 @@ def build_report(
     controls: Sequence[Mapping[str, Any]],
     against: Mapping[str, Any] | None,
     worst: Sequence[Mapping[str, Any]],
-    facts: Mapping[str, Any],
+    command: str,
+    seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     """The content of report.json, in which nothing depends on the time of day but `created` and seconds.
 
@@ -58,23 +58,32 @@ def build_report(
         controls: of `controls`.
         against: of `evaluation.compare` with the other's path as `other`, or None.
         worst: of `worst_cases`.
-        facts: `mode`, `command` and `seconds` (by step).
+        command: as typed.
+        seconds: of each step besides the fits.
     """
     datalist = read_datalist(design.datalist)
     audit = design.datalist.with_name("audit.json")
+    done = [read_done(fit) for _, _, fit in _fits(design, folder)]
     return {
         "note": NOTE,
         "title": TITLE,
         "created": date.today().isoformat(),
-        "cohort": _cohort(design, datalist, folder),
-        "design": _design(design, datalist, str(facts["mode"])),
+        "cohort": _cohort(design, datalist, done),
+        "design": _design(design, datalist),
         "results": dict(results),
         "controls": [dict(control) for control in controls],
         "against": None if against is None else dict(against),
-        "training": _training(design, folder / "fits"),
+        "training": [_training(*fit) for fit in _fits(design, folder)],
         "worst_cases": [dict(case) for case in worst],
         "audit": json.loads(audit.read_text()) if audit.is_file() else None,
-        "provenance": _provenance(design, folder, facts),
+        "provenance": {
+            "versions": software_versions(),
+            "seeds": {"folds": design.seed, "fits": f"{done[0]['seed']} to {done[-1]['seed']}", "resampling": 42},
+            "hashes": _hashes(design, folder),
+            "seconds": {"fits": round(sum(one["seconds"] for one in done), 1), **seconds},
+            "processor": processor(),
+            "command": command,
+        },
     }
 
 
@@ -85,13 +94,18 @@ def write_report_json(report: Mapping[str, Any], folder: Path) -> Path:
         UserError: a NaN or infinity, which JSON does not have.
     """
     text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    with replacing(folder / "report.json") as temporary:
+    with replacing(folder / REPORT_FILE) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    return folder / "report.json"
+    return folder / REPORT_FILE
 
 
-def _cohort(design: Design, datalist: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    warnings = [*datalist.get("notes", ()), *_version_warnings(design, folder / "fits")]
+def _fits(design: Design, folder: Path) -> list[tuple[int, int, Path]]:
+    """Repeat, fold and folder of every fit."""
+    fits = folder / FITS_FOLDER
+    return [(r, f, fit_folder(fits, r, f)) for r in range(design.repeats) for f in range(design.folds)]
+
+
+def _cohort(design: Design, datalist: Mapping[str, Any], done: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "patients": len(design.labels),
         "scans": len(design.records),
@@ -100,7 +114,7 @@ def _cohort(design: Design, datalist: Mapping[str, Any], folder: Path) -> dict[s
         "normal": datalist.get("normal"),
         "classes": list(CLASSES),
         "class_by_fold": design.class_by_fold(),
-        "warnings": warnings,
+        "warnings": [*datalist.get("notes", ()), *_version_warnings(done)],
     }
 
 
@@ -115,8 +129,8 @@ def _flow(design: Design) -> list[dict[str, Any]]:
     # a patient with one scan left out may take part with another
     reasons: dict[str, str] = {}
     for row in rows:
-        if row["patient"] not in design.labels:
-            reasons.setdefault(row["patient"] or row["image"], _short(row["reason"]))
+        if patient_of(row) not in design.labels:
+            reasons.setdefault(patient_of(row) or row["image"], _short(row["reason"]))
     left_out = [
         {"step": "left out", "patients": count, "why": why} for why, count in Counter(reasons.values()).most_common()
     ]
@@ -129,23 +143,23 @@ def _short(reason: str) -> str:
     return re.sub(rf"^({UNDETERMINED}|{UNFLAGGED}): .*", r"\1", reason)
 
 
-def _design(design: Design, datalist: Mapping[str, Any], mode: str) -> dict[str, Any]:
-    held_out = len({record["patient"] for record in datalist["test"]})
+def _design(design: Design, datalist: Mapping[str, Any]) -> dict[str, Any]:
+    held_out = len({patient_of(record) for record in datalist["test"]})
     former = (
         f"the {held_out} that were held out for a final test are among them and are nothing special here: after this, "
         f"they are no untouched test set any more"
         if held_out
         else "the datalist held nobody out"
     )
-    settings = {**config_content("train"), **design.settings}
+    config = design.config
     times = f"In each of {design.repeats} repeats" if design.repeats > 1 else "Once"
     return {
         "folds": design.folds,
         "repeats": design.repeats,
         "inner_share": INNER_SHARE,
-        "mode": mode,
+        "mode": design.mode,
         "seed": design.seed,
-        "settings": plain({key: settings[key] for key in (*SCIENCE, *design.settings) if key in settings}),
+        "settings": plain({key: config[key] for key in (*REPORTED_KEYS, *design.settings) if key in config}),
         "fits": design.folds * design.repeats,
         "sentence": (
             f"All {len(design.labels)} patients of the datalist took part; {former}. {times} they "
@@ -156,55 +170,28 @@ def _design(design: Design, datalist: Mapping[str, Any], mode: str) -> dict[str,
     }
 
 
-def sentence_of(report: Mapping[str, Any]) -> str:
-    """What the design says of who took part."""
-    return str(report["design"]["sentence"])
+def _training(repeat: int, fold: int, fit: Path) -> dict[str, Any]:
+    curves = learning_curves(fit)
+    best = best_epoch(curves)
+    return {"repeat": repeat, "fold": fold, "history": curves, "best_epoch": best[0] if best else None}
 
 
-def _training(design: Design, fits: Path) -> list[dict[str, Any]]:
-    found = []
-    for repeat in range(design.repeats):
-        for fold in range(design.folds):
-            curves = history(fit_folder(fits, repeat, fold))
-            best = best_epoch(curves)
-            found.append({"repeat": repeat, "fold": fold, "history": curves, "best_epoch": best[0] if best else None})
-    return found
-
-
-def _done(design: Design, fits: Path) -> list[dict[str, Any]]:
-    return [read_done(fit_folder(fits, r, f)) for r in range(design.repeats) for f in range(design.folds)]
-
-
-def _version_warnings(design: Design, fits: Path) -> list[str]:
+def _version_warnings(done: Sequence[Mapping[str, Any]]) -> list[str]:
     """Fits made with different versions are one experiment by name only."""
-    versions = {json.dumps(done["versions"], sort_keys=True) for done in _done(design, fits)}
+    versions = {json.dumps(one["versions"], sort_keys=True) for one in done}
     if len(versions) < 2:
         return []
     return [f"the fits were made with {len(versions)} different sets of software versions; start again in a new folder"]
 
 
-def _provenance(design: Design, folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    done = _done(design, folder / "fits")
-    files = {"datalist.json": design.datalist, "predictions.csv": folder / "predictions.csv"}
-    files |= {FOLDS_FILE: folder / FOLDS_FILE}
-    seconds = {"fits": round(sum(one["seconds"] for one in done), 1), **facts["seconds"]}
-    return {
-        "versions": software_versions(),
-        "seeds": {"folds": design.seed, "fits": f"{done[0]['seed']} to {done[-1]['seed']}", "resampling": 42},
-        "hashes": {
-            **{name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()},
-            **design.sha256,
-        },
-        "seconds": seconds,
-        "processor": processor(),
-        "command": str(facts["command"]),
-    }
+def _hashes(design: Design, folder: Path) -> dict[str, str]:
+    """sha256 of what the report stands on: datalist, predictions, folds and images."""
+    files = {"datalist.json": design.datalist, TABLE_FILE: folder / TABLE_FILE, FOLDS_FILE: folder / FOLDS_FILE}
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()} | dict(design.sha256)
 
 
 def processor() -> str:
     """The name of the processor, its cores, and whether encoders can work in bfloat16 on it."""
-    import torch
-
     name = platform.processor() or platform.machine()
     try:
         found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)

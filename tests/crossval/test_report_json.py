@@ -6,12 +6,13 @@ import hashlib
 import json
 
 import pytest
-from tiny_design import edit, made_up, write_datalist
+from tiny_design import edit_json, made_up_predictions, write_datalist
 
 from monai_chd import __version__
-from monai_chd.crossval.content import build_report, processor, sentence_of, write_report_json
 from monai_chd.crossval.design import new_design, save_or_check
-from monai_chd.crossval.fits import fit_folder, write_pooled
+from monai_chd.crossval.fits import fit_folder
+from monai_chd.crossval.out_of_fold_table import write_out_of_fold_table
+from monai_chd.crossval.report_json import build_report, processor, write_report_json
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.evaluation import results
 
@@ -26,8 +27,8 @@ def design(tmp_path):
 def finished(design, folder, versions=None):
     """What a cross-validation leaves in its folder, without the fits themselves."""
     save_or_check(design, folder)
-    table = made_up(design, 0.5)
-    write_pooled(table, folder / "predictions.csv")
+    table = made_up_predictions(design, 0.5)
+    write_out_of_fold_table(table, folder)
     for repeat in range(design.repeats):
         for fold in range(design.folds):
             fit = fit_folder(folder / "fits", repeat, fold)
@@ -44,9 +45,8 @@ def finished(design, folder, versions=None):
 
 def made(design, folder, **changes):
     table = finished(design, folder, changes.pop("versions", None))
-    facts = {"mode": "frozen", "command": "monai-chd crossval", "seconds": {"controls": 3.0}}
-    keys = {"results": results(table, resamples=50), "controls": [], "against": None, "worst": [], "facts": facts}
-    return build_report(design, folder, **keys | changes)
+    keys = {"results": results(table, resamples=50), "controls": [], "against": None, "worst": []}
+    return build_report(design, folder, command="monai-chd crossval", seconds={"controls": 3.0}, **keys | changes)
 
 
 def test_the_cohort_is_counted_by_hand(design, tmp_path):
@@ -78,10 +78,10 @@ def test_the_flow_says_how_many_were_left_out_and_why(design, tmp_path):
 
 
 def test_it_says_that_the_held_out_patients_took_part(design, tmp_path):
-    report = made(design, tmp_path / "cv")
-    assert "All 21 patients" in sentence_of(report)
-    assert "the 3 that were held out for a final test are among them" in sentence_of(report)
-    assert "no untouched test set any more" in sentence_of(report)
+    sentence = made(design, tmp_path / "cv")["design"]["sentence"]
+    assert "All 21 patients" in sentence
+    assert "the 3 that were held out for a final test are among them" in sentence
+    assert "no untouched test set any more" in sentence
 
 
 def test_nothing_held_out_is_said_too(design, tmp_path):
@@ -89,15 +89,15 @@ def test_nothing_held_out_is_said_too(design, tmp_path):
         content["training"] += [{**record, "fold": 0} for record in content["test"]]
         content["test"] = []
 
-    edit(design.datalist, join)
-    assert "the datalist held nobody out" in sentence_of(made(design, tmp_path / "cv"))
+    edit_json(design.datalist, join)
+    assert "the datalist held nobody out" in made(design, tmp_path / "cv")["design"]["sentence"]
 
 
 def test_the_settings_are_those_given_and_the_configs_own(design, tmp_path):
     report = made(design, tmp_path / "cv")
     settings = report["design"]["settings"]
     assert (settings["pooling"], settings["hidden_size"], settings["window"]) == ("max", 8, [-200, 900])
-    assert report["design"]["fits"] == 6 and report["design"]["mode"] == "frozen"
+    assert report["design"]["fits"] == 6 and report["design"]["mode"] == design.mode == "end-to-end"
 
 
 def test_learning_curves_and_the_epoch_kept_are_of_each_fit(design, tmp_path):
