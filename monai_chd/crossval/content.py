@@ -24,7 +24,7 @@ from monai_chd.crossval.fits import best_epoch, fit_folder, history, read_done
 from monai_chd.files import replacing
 from monai_chd.labels import CLASSES, UNDETERMINED
 from monai_chd.metrics.predictions import NOTE, software_versions
-from monai_chd.networks.cnn_lstm import has_bfloat16
+from monai_chd.networks.encoders import has_bfloat16
 from monai_chd.workflow.run import config_content
 from monai_chd.workflow.settings import plain
 

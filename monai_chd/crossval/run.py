@@ -39,7 +39,7 @@ from monai_chd.crossval.fits import (
 from monai_chd.crossval.worst_cases import flags_of, worst_cases
 from monai_chd.metrics.evaluation import compare, results
 from monai_chd.metrics.predictions import format_estimate
-from monai_chd.networks.cnn_lstm import has_bfloat16
+from monai_chd.networks.encoders import has_bfloat16
 from monai_chd.report.checklists import fill_checklists
 from monai_chd.report.model_card import write_model_card
 from monai_chd.report.page import write_report

@@ -31,7 +31,7 @@ from monai_chd import __version__
 from monai_chd.data.frame_cache import ScanFiles, notes_of, own_settings, restored, stamp_of, transform_key
 from monai_chd.errors import UserError
 from monai_chd.files import replacing, writable_folder
-from monai_chd.networks.cnn_lstm import is_frozen, usable_precision
+from monai_chd.networks.encoders import is_frozen, usable_precision
 from monai_chd.nifti import crc32
 
 CODE_VERSION = 1

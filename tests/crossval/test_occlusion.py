@@ -7,7 +7,7 @@ from PIL import Image
 from torch import nn
 
 from monai_chd.crossval.occlusion import FILLS, case_sheet, occlude, sheet_name, windows_of
-from monai_chd.networks.cnn_lstm import CNNLSTM
+from monai_chd.networks import CNNLSTM
 from monai_chd.report.contact_sheet import TILE, TITLE_WIDTH
 
 

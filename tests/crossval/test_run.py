@@ -21,7 +21,7 @@ from monai_chd.cli import main
 from monai_chd.crossval import run as module
 from monai_chd.crossval.run import FROZEN, FROZEN_SETTINGS, Progress, settings_of, summary
 from monai_chd.labels import CLASSES
-from monai_chd.networks.cnn_lstm import has_bfloat16
+from monai_chd.networks.encoders import has_bfloat16
 
 TINY = ["--encoder", "small_cnn", "--frame_size", "16", "--sequence_length", "8", "--hidden_size", "8"]
 TINY += ["--batch_size", "6", "--max_epochs", "2", "--cache", "memory"]

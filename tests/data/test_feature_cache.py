@@ -20,7 +20,7 @@ from monai_chd.data import feature_cache
 from monai_chd.data.dataset import FrameDataset
 from monai_chd.data.feature_cache import FeatureFiles, encoder_key
 from monai_chd.files import replacing
-from monai_chd.networks.cnn_lstm import CNNLSTM, ENCODERS, FrameEncoder, SmallCNN
+from monai_chd.networks import CNNLSTM, ENCODERS, FrameEncoder, SmallCNN
 
 
 class CountingCNN(nn.Module):
@@ -201,10 +201,10 @@ def test_what_changes_no_feature_changes_no_key(same):
 
 def test_precision_counts_where_the_processor_has_it(cases, folder, monkeypatch):
     exact = dataset(cases, folder, frozen())[0]["image"].as_tensor()
-    monkeypatch.setattr("monai_chd.networks.cnn_lstm.has_bfloat16", lambda device: False)
+    monkeypatch.setattr("monai_chd.networks.encoders.has_bfloat16", lambda device: False)
     same = dataset(cases, folder, frozen(precision="bfloat16"))[0]["image"].as_tensor()
     assert torch.equal(exact, same) and len(features_of(folder)) == 3
-    monkeypatch.setattr("monai_chd.networks.cnn_lstm.has_bfloat16", lambda device: True)
+    monkeypatch.setattr("monai_chd.networks.encoders.has_bfloat16", lambda device: True)
     rounded = dataset(cases, folder, frozen(precision="bfloat16"))[0]["image"].as_tensor()
     assert rounded.dtype == torch.float32 and not torch.equal(exact, rounded) and len(features_of(folder)) == 6
     torch.testing.assert_close(exact, rounded, rtol=0.02, atol=0.02)

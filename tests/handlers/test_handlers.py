@@ -29,7 +29,7 @@ from monai_chd.handlers.handlers import (
     probability_loss,
 )
 from monai_chd.metrics.calibration import calibrate, read_calibration, scale, write_calibration
-from monai_chd.networks.cnn_lstm import CNNLSTM
+from monai_chd.networks import CNNLSTM
 
 TRUST = "ignore:parsing config_file:UserWarning"  # MONAI says so of every config
 pytestmark = pytest.mark.filterwarnings(TRUST)
