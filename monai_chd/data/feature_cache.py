@@ -39,7 +39,7 @@ CODE_VERSION = 1
 
 _START = struct.Struct("<8sIQ")  # magic, checksum of all that follows, bytes of the JSON that follows
 _MAGIC = b"CHDFEAT1"
-_NO_MATTER = ("training", "chunk_size", "map_size", "remembers", "precision")
+_NO_MATTER = ("training", "chunk_size", "map_size", "precision")
 """Plain attributes of an encoder's modules that change no feature; precision is taken as it works on the device."""
 
 

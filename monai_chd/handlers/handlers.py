@@ -317,8 +317,7 @@ class Checkpoints:
 class CostEstimate:
     """After three steps of a training, says how long all of it will take and how much memory it uses.
 
-    Over two hours it names settings that cost less. The first step is left out of the mean: it pays for warming up. Of a frozen
-    encoder that remembers its features, steps show the first epoch only, so that is what is told.
+    Over two hours it names settings that cost less. The first step is left out of the mean: it pays for warming up.
 
     Args:
         validation_cases: cases of one validation; one is counted as a third of a training step (forward only).
@@ -346,33 +345,23 @@ class CostEstimate:
             epochs = (engine.state.max_epochs or 1) - engine.state.epoch + 1
             per_epoch = (engine.state.epoch_length or 1) * step
             validation = self.validation_cases / batch * step
-            total, what = epochs * (per_epoch + validation / 3 / self.validation_interval), "in all"
-            if _encodes_once(engine):
-                total = per_epoch + validation
-                what = "for the first epoch, in which the frozen encoder describes each scan; the others take much less"
-            print(self.report(total, step, batch, what), flush=True)
+            total = epochs * (per_epoch + validation / 3 / self.validation_interval)
+            print(self.report(total, step, batch), flush=True)
 
-    def report(self, seconds: float, step: float, batch: int, what: str = "in all") -> str:
-        """The lines printed: time of what, time a case, peak memory, and cheaper settings for a long training."""
+    def report(self, seconds: float, step: float, batch: int) -> str:
+        """The lines printed: time in all, time a case, peak memory, and cheaper settings for a long training."""
         if seconds < 60:
             length = "less than a minute"
         else:
             length = f"about {seconds / 3600:.1f} hours" if seconds >= 3600 else f"about {seconds / 60:.1f} minutes"
-        text = f"estimated: {length} {what} ({step / batch:.2f} s a case), peak memory so far {_peak_memory()}"
+        text = f"estimated: {length} in all ({step / batch:.2f} s a case), peak memory so far {_peak_memory()}"
         if seconds <= LONG_TRAINING:
             return text
         return (
             f"{text}\nThis is long. Cheaper: --frame_size 224 (about a fifth of the work of 512), --sequence_length 100 (half), "
-            f"--encoder efficientnet_lite0 --frame_size 224 (pretrained and frozen: no backward pass), fewer --max_epochs, "
-            f"or a GPU."
+            f"--encoder efficientnet_lite0 --frame_size 224 --cache features (pretrained and frozen: each scan is encoded once), "
+            f"fewer --max_epochs, or a GPU."
         )
-
-
-def _encodes_once(engine: Any) -> bool:
-    """Whether a training gives frames to an encoder that keeps what it says of them."""
-    encoder = getattr(_bare(engine.network), "encoder", None)
-    frames = engine.state.batch[0]["image"].dim() == 4  # (C, L, S, S); features are (L, F)
-    return frames and getattr(encoder, "remembers", False)
 
 
 def _peak_memory() -> str:

