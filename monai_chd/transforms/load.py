@@ -15,7 +15,8 @@ from monai.transforms import MapTransform, Orientation, Transform
 from numpy.typing import NDArray
 
 from monai_chd.errors import UserError
-from monai_chd.nifti import READERS, IntensityRange, bad_voxels, refuse_bad_voxels
+from monai_chd.hu_offset import IntensityRange
+from monai_chd.nifti import READERS, bad_voxels, refuse_bad_voxels
 from monai_chd.transforms.steps import (
     FRAME_SIZE,
     ORIENTATION,

@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from monai_chd.errors import UserError
-from monai_chd.nifti import READERS, detect_hu_offset, read_volume
+from monai_chd.hu_offset import detect_hu_offset
+from monai_chd.nifti import READERS, read_volume
 
 SAMPLING = ("even", "first")
 ORIENTATION = ("L", "P", "S")
