@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from monai_chd.cohort.inspection import LAST_LABEL
 from monai_chd.errors import UserError
 from monai_chd.nifti import read_volume
-from monai_chd.transforms.steps import LoadVolume
+from monai_chd.transforms import LoadVolume
 
 BINS = 64
 STRUCTURES = range(1, LAST_LABEL + 1)
@@ -37,7 +37,7 @@ def intensity_histogram(
         hu_offset: HU = value + this; None: found for the file.
 
     Raises:
-        UserFileError, UserError: see `frames.LoadVolume`.
+        UserFileError, UserError: see `transforms.LoadVolume`.
     """
     values = LoadVolume()(path, hu_offset).numpy()
     low, high = window
@@ -56,7 +56,7 @@ def structure_features(path: str | Path) -> NDArray[np.float64]:
         path: NIfTI label map, as integers or as floats that are rounded.
 
     Raises:
-        UserFileError, UserError: see `reading.read_volume`; or it shows no structure.
+        UserFileError, UserError: see `nifti.read_volume`; or it shows no structure.
     """
     values, affine = read_volume(path)
     labels = np.clip(np.rint(values), 0, LAST_LABEL + 1).astype(np.uint8)

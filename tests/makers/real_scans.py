@@ -6,6 +6,8 @@ import pytest
 
 DATA = Path(__file__).parents[1] / "data"
 SHARED = DATA.parents[2] / "shared" / "data"
+REAL = ("ts_cardiac_ct_b.nii.gz", "ts_abdomen_ct_small.nii.gz", "mr_heart_cine_256x256x1x16.nii.gz")
+"""Cardiac and abdominal CT, and cine MR."""
 
 
 def real_scan(name):
