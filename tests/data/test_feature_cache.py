@@ -16,8 +16,7 @@ from tiny_frames import LENGTH, assert_same_meta, chain, files_of, fused, one_co
 from torch import Tensor, nn
 
 from monai_chd.cli import main
-from monai_chd.data import feature_cache
-from monai_chd.data.dataset import FrameDataset
+from monai_chd.data import FrameDataset, feature_cache
 from monai_chd.data.feature_cache import FeatureFiles, encoder_key
 from monai_chd.files import replacing
 from monai_chd.networks import CNNLSTM, ENCODERS, FrameEncoder, SmallCNN

@@ -10,7 +10,7 @@ import torch
 from monai.transforms import Compose, Orientationd
 from scipy import ndimage
 
-from monai_chd.data.dataset import FrameDataset
+from monai_chd.data import FrameDataset
 from monai_chd.transforms import (
     LoadFramesd,
     LoadVolumed,
