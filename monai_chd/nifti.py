@@ -1,6 +1,6 @@
-"""Reads one NIfTI volume, refuses files that cannot be trusted, and finds what turns its values into Hounsfield units.
+"""Reads one NIfTI volume, and refuses files that cannot be trusted.
 
-Knows single files only: which file belongs to which patient is `datalist`'s part.
+Knows single files only: which file belongs to which patient is `cohort`'s part, in which units values are `hu_offset`'s.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 import nibabel as nib
 import numpy as np
-from monai.data import ITKReader
 
 from monai_chd.errors import UserError, UserFileError
 
@@ -42,18 +41,7 @@ _REFUSED: tuple[type[Exception], ...] = (
     nib.spatialimages.HeaderDataError,
 )
 
-RAW_CT_OFFSET = -1024.0
-"""HU = stored value + this, for CT stored without sign (0…4095), as in ImageCHD."""
-
-HU_AIR = -200.0
-"""A CT with values below this is stored in HU."""
-
 _ITK_DTYPES = ("uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
-
-_OFFSET_HINT = (
-    "if you know how HU were stored, say so with --hu-offset N (HU = value + N; 0 when the values are HU already, "
-    "-1024 for 0…4095 storage)"
-)
 
 
 class Volume(NamedTuple):
@@ -186,6 +174,8 @@ def _read_nibabel(path: Path, image: nib.Nifti1Image) -> np.ndarray:
 def _read_itk(path: Path, image: nib.Nifti1Image) -> np.ndarray:
     with _naming_damage(path):
         check_stream(path, image)  # ITK fills the missing part of a truncated file with zeros and says nothing
+    from monai.data import ITKReader  # with torch, which nothing else here needs
+
     stored = image.get_data_dtype()
     refusal = UserError(f"{path}: the file is sound, but ITK does not read its kind of NIfTI; use reader nibabel")
     if stored.name not in _ITK_DTYPES:
@@ -262,58 +252,3 @@ def read_volume(path: str | Path, reader: str = "nibabel") -> Volume:
     refuse_bad_voxels(path, bad_voxels(values), values.size)
     time = image.shape[3:4] if math.prod(image.shape[3:]) > 1 else ()
     return Volume(values.reshape((*image.shape[:3], 1)[:3] + time), affine)
-
-
-class IntensityRange:
-    """The stored values of a 3D CT, seen in parts, and what they say about its units.
-
-    CT stored as HU has air below -200. CT stored as 0…4095 has a third and more of its voxels (fat, water, muscle,
-    blood) within 900…1200; MR has next to none there. Anything else is refused rather than guessed.
-
-    Attributes:
-        low, high: smallest and largest value so far.
-    """
-
-    def __init__(self) -> None:
-        self.low, self.high = math.inf, -math.inf
-        self._soft = self._voxels = 0
-
-    def add(self, values: np.ndarray) -> None:
-        """Look at a part of the volume, of any shape."""
-        self.low = min(self.low, float(values.min()))
-        if self.low < HU_AIR:  # nothing else can change the answer
-            return
-        self.high = max(self.high, float(values.max()))
-        self._soft += int(np.count_nonzero((values >= 900) & (values <= 1200)))
-        self._voxels += values.size
-
-    def likely_offset(self) -> float:
-        """The HU offset as it looks so far."""
-        return 0.0 if self.low < HU_AIR else RAW_CT_OFFSET
-
-    def hu_offset(self, path: str | Path) -> float:
-        """What to add to the stored values to get Hounsfield units: 0 or -1024.
-
-        Args:
-            path: named in the error.
-
-        Raises:
-            UserError: neither rule fits.
-        """
-        if self.low < HU_AIR:
-            return 0.0
-        share = self._soft / self._voxels
-        if self.low >= 0 and share >= 0.05:
-            return RAW_CT_OFFSET
-        raise UserError(
-            f"{path}: cannot tell Hounsfield units from the values (minimum {self.low:g}, maximum {self.high:g}, "
-            f"{share:.1%} of voxels within 900…1200). Expected CT with a minimum below {HU_AIR:g} (HU) or from 0 up with "
-            f"at least 5 % within 900…1200 (HU + 1024). Is it MR, or a label map? {_OFFSET_HINT}"
-        )
-
-
-def detect_hu_offset(values: np.ndarray, path: str | Path) -> float:
-    """What to add to a whole 3D CT's stored values to get Hounsfield units; see `IntensityRange`."""
-    seen = IntensityRange()
-    seen.add(values)
-    return seen.hu_offset(path)

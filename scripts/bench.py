@@ -358,7 +358,8 @@ def workers_side(
     import torch
     from monai.data import DataLoader
 
-    from monai_chd.networks.cnn_lstm import CNNLSTM, to_unit_range
+    from monai_chd.networks import CNNLSTM
+    from monai_chd.networks.encoders import to_unit_range
 
     network = CNNLSTM().train()
 
@@ -432,7 +433,7 @@ def train_side(how: str, encoder: str, size: int, length: int, real: int) -> Sid
     """One training step of one case of `real` frames, padded to `length`: forward, backward, Adam."""
     import torch
 
-    from monai_chd.networks.cnn_lstm import CNNLSTM, SmallCNN
+    from monai_chd.networks import CNNLSTM, SmallCNN, make_encoder
 
     torch.manual_seed(0)
     replaced = how == "replaced"
@@ -443,7 +444,7 @@ def train_side(how: str, encoder: str, size: int, length: int, real: int) -> Sid
         if how == "bf16, channels_last":
             if _precision() != "bfloat16":
                 raise MissingError("this processor does not multiply in bfloat16")
-            network = CNNLSTM(encoder, encoder_precision="bfloat16")
+            network = CNNLSTM(make_encoder(encoder, "bfloat16"))
         elif how == "fp32":
             network.encoder.network.to(memory_format=torch.contiguous_format)
     network.train()
@@ -491,9 +492,9 @@ def _replaced_predictor() -> Callable[[Any], list[float]]:
 def _predictor(how: str, size: int) -> Callable[[Any], list[float]]:
     import torch
 
-    from monai_chd.networks.cnn_lstm import CNNLSTM
+    from monai_chd.networks import CNNLSTM, make_encoder
 
-    model = CNNLSTM("resnet18", encoder_precision=_precision() if how == "torch" else "float32").eval()
+    model = CNNLSTM(make_encoder("resnet18", _precision() if how == "torch" else "float32")).eval()
     if how == "OpenVINO":
         _use_openvino(model, size)
 
@@ -507,7 +508,7 @@ def _precision() -> str:
     """What `encoder_precision` can be at best on this processor."""
     import torch
 
-    from monai_chd.networks.cnn_lstm import has_bfloat16
+    from monai_chd.networks.encoders import has_bfloat16
 
     return "bfloat16" if has_bfloat16(torch.device("cpu")) else "float32"
 
@@ -524,10 +525,10 @@ def _use_openvino(model: Any, size: int) -> None:
 
 def embed_side(paths: Sequence[str], tiny: str, size: int, length: int) -> Side:
     """Scans to features on disk, with the frozen EfficientNet-Lite0."""
-    from monai_chd.networks.cnn_lstm import CNNLSTM
+    from monai_chd.networks import make_encoder
 
     precision = _precision()
-    encoder = CNNLSTM("efficientnet_lite0", encoder_precision=precision).encoder
+    encoder = make_encoder("efficientnet_lite0", precision)
 
     def fill(cases: Sequence[str]) -> str:
         folder = tempfile.mkdtemp(dir=os.environ["BENCH_WORK"])
@@ -635,10 +636,10 @@ def _rounded(path: str, size: int, encoder: str) -> dict[str, Any]:
     """What bfloat16 in the encoder changes, worked out slowly where the processor lacks it: the numbers are the same."""
     import torch
 
-    from monai_chd.networks.cnn_lstm import CNNLSTM
+    from monai_chd.networks import CNNLSTM
 
     torch.manual_seed(0)
-    model = CNNLSTM(encoder, encoder_precision="float32").eval()
+    model = CNNLSTM(encoder).eval()
     model.encoder.trainable = True  # a frozen encoder does not follow the autocast around it
     frames = _ours_uint8(path, size, ROUNDED_FRAMES, STORED_OFFSET)().as_tensor()[None]
     count = torch.tensor([ROUNDED_FRAMES])

@@ -165,9 +165,9 @@ def test_a_class_name_is_written_once(name):
     assert places(name, str) == {"labels": 1}
 
 
-@pytest.mark.parametrize("number", [512, 200])
-def test_frame_size_and_sequence_length_are_written_once_in_the_code(number):
-    assert places(number, int) == {"transforms.steps": 1}
+@pytest.mark.parametrize(("number", "home"), [(512, "transforms.resizing"), (200, "transforms.padding")])
+def test_frame_size_and_sequence_length_are_written_once_in_the_code(number, home):
+    assert places(number, int) == {home: 1}
 
 
 def test_the_transforms_defaults_are_these_constants():

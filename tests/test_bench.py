@@ -349,7 +349,7 @@ def test_the_replaced_pipeline_writes_each_slice_and_reads_the_first_with_zeros_
 
 
 def test_the_replaced_network_reads_the_padding_and_ours_does_not():
-    from monai_chd.networks.cnn_lstm import CNNLSTM, SmallCNN
+    from monai_chd.networks import CNNLSTM, SmallCNN
 
     torch.manual_seed(0)
     replaced, ours = bench._replaced_network(SmallCNN(), 1024).eval(), CNNLSTM().eval()

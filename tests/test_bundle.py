@@ -274,7 +274,7 @@ def test_evaluation_and_inference_agree_on_the_same_scans(trained, datalist, coh
 
 def test_another_2d_and_a_3d_network_swap_in_by_config(datalist, tmp_path):
     encoder = {
-        "_target_": "monai_chd.networks.cnn_lstm.FrameEncoder",
+        "_target_": "monai_chd.networks.FrameEncoder",
         "network": {
             "_target_": "monai.networks.nets.resnet18",
             "spatial_dims": 2,
@@ -285,7 +285,7 @@ def test_another_2d_and_a_3d_network_swap_in_by_config(datalist, tmp_path):
     }
     (tmp_path / "resnet.json").write_text(json.dumps({"encoder": encoder}))
     volume = {
-        "_target_": "monai_chd.networks.cnn_lstm.VolumeNetwork",
+        "_target_": "monai_chd.networks.VolumeNetwork",
         "network": {
             "_target_": "monai.networks.nets.DenseNet",
             "spatial_dims": 3,

@@ -26,7 +26,8 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from monai_chd.errors import UserError
-from monai_chd.nifti import check_file, detect_hu_offset
+from monai_chd.hu_offset import detect_hu_offset
+from monai_chd.nifti import check_file
 from monai_chd.processes import end_with_parent
 
 Floats = NDArray[np.float32]

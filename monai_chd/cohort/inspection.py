@@ -20,7 +20,8 @@ from monai_chd.cohort import imagechd
 from monai_chd.cohort.imagechd_image_info import ImageInfo
 from monai_chd.cohort.joining import Case, Cohort, relative_name
 from monai_chd.errors import UserError
-from monai_chd.nifti import detect_hu_offset, read_volume, stem
+from monai_chd.hu_offset import detect_hu_offset
+from monai_chd.nifti import read_volume, stem
 
 MILLIMETRES = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
 MYOCARDIUM = 5

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from monai_chd.networks.cnn_lstm import has_bfloat16
+from monai_chd.networks.encoders import has_bfloat16
 
 Mode = Literal["frozen", "end-to-end"]
 """How fits are trained: a head on features of a frozen encoder that are worked out once, or encoder and head together."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from monai_chd.cohort.inspection import LAST_LABEL
 from monai_chd.errors import UserError
 from monai_chd.nifti import read_volume
-from monai_chd.transforms.steps import LoadVolume
+from monai_chd.transforms import LoadVolume
 
 BINS = 64
 STRUCTURES = range(1, LAST_LABEL + 1)

@@ -30,7 +30,7 @@ from monai_chd.files import replacing
 from monai_chd.labels import CLASSES, UNDETERMINED
 from monai_chd.metrics.curves import best_epoch
 from monai_chd.metrics.predictions import NOTE, software_versions
-from monai_chd.networks.cnn_lstm import has_bfloat16
+from monai_chd.networks.encoders import has_bfloat16
 from monai_chd.workflow.settings import plain
 
 REPORT_FILE = "report.json"

@@ -19,7 +19,7 @@ from monai_chd.crossval.fits import fit_folder, model_path
 from monai_chd.crossval.occlusion import case_sheet, occlude, sheet_path
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.calibration import read_calibration
-from monai_chd.networks.cnn_lstm import is_frozen
+from monai_chd.networks.encoders import is_frozen
 from monai_chd.workflow.run import configured
 
 logger = logging.getLogger(__name__)

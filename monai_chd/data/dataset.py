@@ -1,6 +1,6 @@
 """The dataset: cases of a datalist to padded frames, straight from NIfTI, with an optional cache in memory or on disk.
 
-What a case goes through is the transform's part; how frames are kept on disk is `caching`'s.
+What a case goes through is the transform's part; how they are kept on disk is that of the caches.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from monai.transforms import Compose
 from tqdm import tqdm
 
 from monai_chd.data.feature_cache import FeatureFiles
-from monai_chd.data.frame_cache import GIB, FrameFiles, JPGFrames, used_up
+from monai_chd.data.frame_cache import GIB, FrameFiles
+from monai_chd.data.jpg_cache import JPGFrames
+from monai_chd.data.scan_files import with_image
 from monai_chd.errors import UserError, user_error
 from monai_chd.transforms import LoadFramesd, PadFramesd, ResizeFramesd
 
@@ -38,7 +40,7 @@ def frames_step(transform: Compose) -> int:
 def loader_workers(num_workers: int, cache: str) -> int:
     """Worker processes that are of use: as many as asked for where scans or JPGs are read, none where frames are kept.
 
-    A mapped or remembered sequence is there at once. Handing its 50 MB over from another process takes longer.
+    A mapped sequence, or one in memory, is there at once. Handing its 50 MB over from another process takes longer.
     """
     return num_workers if cache in ("none", "jpg") else 0
 
@@ -131,6 +133,7 @@ class FrameDataset(Dataset):
                 raise
 
     def _keep(self, case: dict[str, Any]) -> None:
+        """Write a case's file where it is missing; its frames are not handed back, since they would pile up in memory."""
         assert self._files is not None
         self._files.load(case)
 
@@ -167,14 +170,14 @@ class FrameDataset(Dataset):
         }
         frame = torch.zeros(1, 1, resize.frame_size, resize.frame_size, dtype=torch.uint8)
         image = pad(MetaTensor(frame, torch.eye(4, dtype=torch.float64), meta))
-        return {**Compose(steps[split:])(used_up(case, image)), "reason": reason}
+        return {**Compose(steps[split:])(with_image(case, image)), "reason": reason}
 
 
 def _check_names(data: Sequence[dict[str, Any]], pictures: JPGFrames) -> None:
     """Refuse scans whose pictures would replace each other."""
     claimed: dict[Path, str] = {}
     for case in data:
-        other = claimed.setdefault(pictures.note(case), str(case["image"]))
+        other = claimed.setdefault(pictures.sidecar(case), str(case["image"]))
         if other != str(case["image"]):
             raise UserError(
                 f"cache: {case['image']} and {other} are of one patient and have the same file name, so their "

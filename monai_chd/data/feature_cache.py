@@ -1,6 +1,6 @@
 """What a frozen encoder says of the real frames of a scan, kept on disk, so that a training works out the head only.
 
-How frames are made is the transforms' part, how they are encoded the encoder's; frames themselves are kept by `caching`.
+How frames are made is the transforms' part, how they are encoded the encoder's; frames themselves are kept by `frame_cache`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from torch.utils.data import get_worker_info
 from tqdm import tqdm
 
 from monai_chd import __version__
-from monai_chd.data.frame_cache import ScanFiles, notes_of, own_settings, restored, stamp_of, transform_key
+from monai_chd.data.scan_files import ScanFiles, notes_of, own_settings, restored, stamp_of, transform_key
 from monai_chd.errors import UserError
 from monai_chd.files import replacing, writable_folder
-from monai_chd.networks.cnn_lstm import is_frozen, usable_precision
+from monai_chd.networks.encoders import is_frozen, usable_precision
 from monai_chd.nifti import crc32
 
 CODE_VERSION = 1
@@ -39,11 +39,11 @@ CODE_VERSION = 1
 
 _START = struct.Struct("<8sIQ")  # magic, checksum of all that follows, bytes of the JSON that follows
 _MAGIC = b"CHDFEAT1"
-_NO_MATTER = ("training", "chunk_size", "map_size", "remembers", "precision")
+_NO_MATTER = ("training", "chunk_size", "map_size", "precision")
 """Plain attributes of an encoder's modules that change no feature; precision is taken as it works on the device."""
 
 
-class _Entry(NamedTuple):
+class _FeatureEntry(NamedTuple):
     features: NDArray[np.float32]  # (L, F), zero in the rows of padding
     notes: dict[str, Any]
 
@@ -118,7 +118,7 @@ class FeatureFiles:
             place, entry = self._files.find(case)
         if entry is None:
             raise UserError(f"{place}: cannot be read back; check the disk, or choose another cache_dir")
-        return _restored(case, entry)
+        return restored(case, torch.from_numpy(entry.features), entry.notes)
 
     def _place(self, digest: str, case: Mapping[str, Any]) -> Path:
         precision = usable_precision(getattr(self.encoder, "precision", "float32"), _device(self.encoder))
@@ -138,7 +138,7 @@ class FeatureFiles:
         self._watched = list(_tensors(self.encoder).values())
         self._encoder()
 
-    def _open(self, place: Path) -> _Entry | None:
+    def _open(self, place: Path) -> _FeatureEntry | None:
         """A sound entry, or None; a file that was cut, damaged or is something else counts as none."""
         width = cast(int, self.encoder.feature_size)
         try:
@@ -152,7 +152,7 @@ class FeatureFiles:
                 whole = file.readinto(real.data.cast("B")) == real.nbytes and not file.read(1)
         except (OSError, ValueError, KeyError, TypeError, struct.error):
             return None
-        return _Entry(features, notes) if whole and crc32(real.data.cast("B"), crc32(text)) == checksum else None
+        return _FeatureEntry(features, notes) if whole and crc32(real.data.cast("B"), crc32(text)) == checksum else None
 
     def _make(self, case: Mapping[str, Any], *, wait: bool) -> bool:
         """Write a case's file unless another process has; False when one is at it and there is to be no waiting."""
@@ -240,8 +240,3 @@ def _evaluating(encoder: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-def _restored(case: Mapping[str, Any], entry: _Entry) -> dict[str, Any]:
-    """The case with padded features (L, F) as its `image`."""
-    return restored(case, torch.from_numpy(entry.features), entry.notes)

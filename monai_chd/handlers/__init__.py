@@ -1,1 +1,18 @@
 """Ignite handlers for what MONAI's do not do."""
+
+from monai_chd.handlers.calibrator import Calibrator
+from monai_chd.handlers.checkpoints import Checkpoints
+from monai_chd.handlers.cost_estimate import CostEstimate
+from monai_chd.handlers.head_threads import HeadThreads
+from monai_chd.handlers.learning_curves import LearningCurves, probability_loss
+from monai_chd.handlers.predictions import Predictions
+
+__all__ = [
+    "Calibrator",
+    "Checkpoints",
+    "CostEstimate",
+    "HeadThreads",
+    "LearningCurves",
+    "Predictions",
+    "probability_loss",
+]

@@ -1,1 +1,7 @@
-"""The CNN-LSTM over the frames of a case, and the frame encoders it takes."""
+"""The CNN-LSTM over the frames of a case, the frame encoders it takes, and the stand-in for 3D networks."""
+
+from monai_chd.networks.cnn_lstm import CNNLSTM, VolumeNetwork
+from monai_chd.networks.efficientnet import EfficientNetLite0
+from monai_chd.networks.encoders import ENCODERS, FrameEncoder, SmallCNN, make_encoder
+
+__all__ = ["CNNLSTM", "ENCODERS", "EfficientNetLite0", "FrameEncoder", "SmallCNN", "VolumeNetwork", "make_encoder"]

@@ -1,20 +1,11 @@
 """MONAI transforms from a NIfTI file to a padded sequence of frames: all in one pass, and the single steps."""
 
-from monai_chd.transforms.load import LoadFrames, LoadFramesd
-from monai_chd.transforms.steps import (
-    LoadVolume,
-    LoadVolumed,
-    PadFrames,
-    PadFramesd,
-    QuantizeFrames,
-    QuantizeFramesd,
-    ResizeFrames,
-    ResizeFramesd,
-    SliceToFrame,
-    SliceToFramed,
-    WindowHU,
-    WindowHUd,
-)
+from monai_chd.transforms.intensity import QuantizeFrames, QuantizeFramesd, WindowHU, WindowHUd
+from monai_chd.transforms.load_frames import LoadFrames, LoadFramesd
+from monai_chd.transforms.load_volume import LoadVolume, LoadVolumed
+from monai_chd.transforms.padding import PadFrames, PadFramesd
+from monai_chd.transforms.resizing import ResizeFrames, ResizeFramesd
+from monai_chd.transforms.slicing import SliceToFrame, SliceToFramed
 
 __all__ = [
     "LoadFrames",

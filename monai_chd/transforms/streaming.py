@@ -1,6 +1,6 @@
 """Streams the stored slices of one NIfTI volume, inflating on a thread of its own while the caller works on earlier ones.
 
-Knows nothing of frames: which slices are kept, and what becomes of them, is `transforms`' part.
+Knows nothing of frames: which slices are kept, and what becomes of them, is `load_frames`' part.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class StoredVolume:
         times: time points; more than one cannot be streamed.
 
     Raises:
-        UserFileError, UserError: see `reading.read_volume`; what only the voxels show comes from `slabs`.
+        UserFileError, UserError: see `nifti.read_volume`; what only the voxels show comes from `slabs`.
     """
 
     def __init__(self, path: str | Path) -> None:

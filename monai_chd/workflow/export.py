@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from monai_chd.data.feature_cache import encoder_key
 from monai_chd.errors import UserError, UserFileError, user_error
 from monai_chd.files import replacing
-from monai_chd.networks.cnn_lstm import CNNLSTM, FrameEncoder, pooled
+from monai_chd.networks.cnn_lstm import CNNLSTM
+from monai_chd.networks.encoders import FrameEncoder, feature_vectors
 from monai_chd.workflow.run import bundle_folder, settings_file
 from monai_chd.workflow.settings import check_checkpoint, check_values
 
@@ -67,7 +68,7 @@ class _OneCase(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         frames = image.squeeze(0).transpose(0, 1)  # (T, C, H, W)
         encoder = cast(FrameEncoder, self.network.encoder)
-        features = pooled(encoder.network(frames)).unsqueeze(0)  # (1, T, F)
+        features = feature_vectors(encoder.network(frames)).unsqueeze(0)  # (1, T, F)
         num_frames = torch._shape_as_tensor(features)[1:2].to(image.device)
         states = self.network.lstm(self.network.projection(features), num_frames)
         return self.network.classifier(self.network.pooling(states, num_frames))  # type: ignore[no-any-return]
@@ -199,7 +200,7 @@ class _Pooled(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        return pooled(self.network(images))
+        return feature_vectors(self.network(images))
 
 
 def _traced(module: nn.Module, example: Tensor, names: tuple[str, str], axes: Mapping[str, Mapping[int, str]]) -> Any:

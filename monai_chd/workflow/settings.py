@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_chd.errors import UserError, UserFileError
-from monai_chd.files import replacing
+from monai_chd.files import replacing, writable_folder
 from monai_chd.metrics.calibration import read_calibration, read_wish
 
 MODEL = "model.pt"
@@ -123,6 +123,22 @@ def check_wish(checkpoint: str | Path, coverage: float | None, risk: float | Non
         UserError: see `calibration.Calibration.wished`; or the file beside the weights is none.
     """
     read_calibration(checkpoint).wished(coverage, risk)
+
+
+def new_output(output_dir: str | Path, resume: bool = False) -> None:
+    """Refuse an output folder that cannot be written to or already holds a model, unless training goes on from it.
+
+    Raises:
+        UserError: not writable, or a model is there and `resume` is off.
+        UserFileError: `resume` is on and there is nothing to go on from.
+    """
+    folder = writable_folder(output_dir) / "models"
+    if resume and not (folder / LAST).is_file():
+        raise UserFileError(f"{folder / LAST}: nothing to resume from; train without --resume first")
+    if not resume and any((folder / name).is_file() for name in (MODEL, LAST)):
+        raise UserError(
+            f"{folder} already holds a model; choose another output folder, or go on with it with --resume true"
+        )
 
 
 def check_resumable(checkpoint: str | Path, settings: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from monai_chd.crossval.config_keys import (
     fit_settings,
     mode_of,
 )
-from monai_chd.networks.cnn_lstm import has_bfloat16
+from monai_chd.networks.encoders import has_bfloat16
 from monai_chd.workflow.run import config_content
 
 

@@ -16,11 +16,10 @@ from tiny_frames import LENGTH, assert_same_meta, chain, files_of, fused, one_co
 from torch import Tensor, nn
 
 from monai_chd.cli import main
-from monai_chd.data import feature_cache
-from monai_chd.data.dataset import FrameDataset
+from monai_chd.data import FrameDataset, feature_cache
 from monai_chd.data.feature_cache import FeatureFiles, encoder_key
 from monai_chd.files import replacing
-from monai_chd.networks.cnn_lstm import CNNLSTM, ENCODERS, FrameEncoder, SmallCNN
+from monai_chd.networks import CNNLSTM, ENCODERS, FrameEncoder, SmallCNN
 
 
 class CountingCNN(nn.Module):
@@ -121,7 +120,6 @@ def test_a_case_is_encoded_once_for_all_datasets_and_epochs(cases, folder):
         for index in (0, 1, 2, 0):
             cached[index]
     assert encoder.network._read == 6 + LENGTH + 5 and len(features_of(folder)) == 3
-    assert not encoder._memory, "kept on disk, not in memory as well"
 
 
 def test_encoding_leaves_the_modes_of_the_modules_alone(cases, folder):
@@ -130,7 +128,7 @@ def test_encoding_leaves_the_modes_of_the_modules_alone(cases, folder):
     modes = [module.training for module in encoder.modules()]
     assert any(modes) and not all(modes)
     dataset(cases, folder, encoder)
-    assert [module.training for module in encoder.modules()] == modes and not encoder.remembers
+    assert [module.training for module in encoder.modules()] == modes
 
 
 class Dropping(CountingCNN):
@@ -201,10 +199,10 @@ def test_what_changes_no_feature_changes_no_key(same):
 
 def test_precision_counts_where_the_processor_has_it(cases, folder, monkeypatch):
     exact = dataset(cases, folder, frozen())[0]["image"].as_tensor()
-    monkeypatch.setattr("monai_chd.networks.cnn_lstm.has_bfloat16", lambda device: False)
+    monkeypatch.setattr("monai_chd.networks.encoders.has_bfloat16", lambda device: False)
     same = dataset(cases, folder, frozen(precision="bfloat16"))[0]["image"].as_tensor()
     assert torch.equal(exact, same) and len(features_of(folder)) == 3
-    monkeypatch.setattr("monai_chd.networks.cnn_lstm.has_bfloat16", lambda device: True)
+    monkeypatch.setattr("monai_chd.networks.encoders.has_bfloat16", lambda device: True)
     rounded = dataset(cases, folder, frozen(precision="bfloat16"))[0]["image"].as_tensor()
     assert rounded.dtype == torch.float32 and not torch.equal(exact, rounded) and len(features_of(folder)) == 6
     torch.testing.assert_close(exact, rounded, rtol=0.02, atol=0.02)

@@ -60,7 +60,7 @@ def test_threads_are_given_back_when_a_training_fails_and_its_error_goes_on():
 def test_the_bundle_uses_it_for_cached_features_only():
     config = json.loads((Path(head_threads.__file__).parents[2] / "bundle" / "configs" / "train.json").read_text())
     [handler] = [entry for entry in config["train"]["handlers"] if "HeadThreads" in str(entry)]
-    assert handler == {"_target_": "monai_chd.handlers.head_threads.HeadThreads", "active": "$@cache == 'features'"}
+    assert handler == {"_target_": "monai_chd.handlers.HeadThreads", "active": "$@cache == 'features'"}
 
 
 LARGE_PAGES = """

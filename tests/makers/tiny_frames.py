@@ -10,7 +10,7 @@ import torch
 from monai.transforms import Compose, Orientationd
 from scipy import ndimage
 
-from monai_chd.data.dataset import FrameDataset
+from monai_chd.data import FrameDataset
 from monai_chd.transforms import (
     LoadFramesd,
     LoadVolumed,
@@ -32,28 +32,26 @@ one_core = pytest.mark.filterwarnings("ignore:This DataLoader will create 2 work
 
 
 def chain(
-    frame_size=SIZE, window=(-200, 900), sequence_length=LENGTH, sampling="even", hu_offset=None, reader="nibabel"
-):
+    frame_size=SIZE, sequence_length=LENGTH, *, window=(-200, 900), sampling="even", quantize=True, reader="nibabel",
+    hu_offset=None, cine_slice=None, keys="image",
+):  # fmt: skip
+    """The single transforms, one after the other."""
     return Compose(
         [
-            LoadVolumed("image", reader, hu_offset),
-            Orientationd("image", axcodes="LPS", labels=[["L", "R"], ["P", "A"], ["I", "S"]]),
-            SliceToFramed("image"),
-            WindowHUd("image", window),
-            ResizeFramesd("image", frame_size),
-            QuantizeFramesd("image"),
-            PadFramesd("image", sequence_length, sampling),
+            LoadVolumed(keys, reader, hu_offset),
+            Orientationd(keys, axcodes="LPS", labels=[["L", "R"], ["P", "A"], ["I", "S"]]),
+            SliceToFramed(keys, cine_slice),
+            WindowHUd(keys, window),
+            ResizeFramesd(keys, frame_size),
+            *([QuantizeFramesd(keys)] if quantize else []),
+            PadFramesd(keys, sequence_length, sampling),
         ]
     )
 
 
-def fused(
-    frame_size=SIZE, window=(-200, 900), sequence_length=LENGTH, sampling="even", hu_offset=None, reader="stream"
-):
-    step = LoadFramesd(
-        "image", frame_size, sequence_length, window=window, sampling=sampling, hu_offset=hu_offset, reader=reader
-    )
-    return Compose([step])
+def fused(frame_size=SIZE, sequence_length=LENGTH, **settings):
+    """The same in one pass."""
+    return Compose([LoadFramesd("image", frame_size, sequence_length, **settings)])
 
 
 def smooth_ct(shape, seed):

@@ -13,12 +13,6 @@ from monai_chd.networks.efficientnet import FEATURES, EfficientNetLite0, pretrai
 SCRIPT_DEPRECATED = r"ignore:`torch\.jit\.script` is deprecated:DeprecationWarning"
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def network() -> EfficientNetLite0:
     return EfficientNetLite0().eval()

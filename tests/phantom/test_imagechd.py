@@ -18,8 +18,8 @@ from monai_chd.cli import main
 from monai_chd.cohort.imagechd_image_info import read_image_info
 from monai_chd.cohort.tables import read_table
 from monai_chd.errors import UserError
+from monai_chd.hu_offset import detect_hu_offset
 from monai_chd.labels import FLAGS
-from monai_chd.nifti import detect_hu_offset
 from monai_chd.phantom import imagechd
 from monai_chd.phantom.imagechd import SCANNERS, image_info_row, scaled_shape, write_imagechd
 from monai_chd.phantom.volume import make_volume

@@ -15,7 +15,7 @@ from torch import nn
 
 from monai_chd.cli import main
 from monai_chd.labels import CLASSES
-from monai_chd.networks.cnn_lstm import CNNLSTM, FrameEncoder, SmallCNN, VolumeNetwork
+from monai_chd.networks import CNNLSTM, FrameEncoder, SmallCNN, VolumeNetwork
 from monai_chd.workflow import export as module
 from monai_chd.workflow.export import CompiledEncoder, InferenceEngine, compare, export_onnx, frame_encoder
 from monai_chd.workflow.run import bundle_folder

@@ -13,6 +13,7 @@ from monai_chd.workflow.settings import (
     check_values,
     check_wish,
     find_checkpoint,
+    new_output,
     plain,
     write_settings,
 )
@@ -164,3 +165,19 @@ def test_wishes_are_checked_with_the_other_values_and_before_a_model_is_used(tmp
     check_wish(tmp_path / "model.pt", None, None)
     with pytest.raises(ValueError, match=r"risk: the model has no calibration\.json"):
         check_wish(tmp_path / "model.pt", None, 0.1)
+
+
+def test_an_output_folder_is_refused_when_it_holds_either_file_or_none_to_resume(tmp_path):
+    new_output(tmp_path / "new" / "deep")
+    with pytest.raises(FileNotFoundError, match=r"last\.pt: nothing to resume from; train without --resume first"):
+        new_output(tmp_path, resume=True)
+    (tmp_path / "models").mkdir()
+    for name in ("model.pt", "last.pt"):
+        (tmp_path / "models" / name).touch()
+        with pytest.raises(ValueError, match="already holds a model"):
+            new_output(tmp_path)
+        (tmp_path / "models" / name).unlink()
+    new_output(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="file: cannot write there"):
+        new_output(tmp_path / "file")

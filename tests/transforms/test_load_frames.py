@@ -9,38 +9,13 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, Orientationd
+from tiny_frames import chain
 
 from monai_chd import nifti
-from monai_chd.transforms import (
-    LoadFrames,
-    LoadFramesd,
-    LoadVolumed,
-    PadFramesd,
-    QuantizeFramesd,
-    ResizeFramesd,
-    SliceToFramed,
-    WindowHUd,
-    streaming,
-)
-from monai_chd.transforms import load as module
+from monai_chd.transforms import LoadFrames, LoadFramesd, load_frames, streaming
 
 REAL = sorted((Path(__file__).parents[1] / "data").glob("*ct*.nii.gz"))
 SHAPE = (23, 19, 14)
-
-
-def composed(size, length, *, window=(-200, 900), sampling="even", quantize=True, **load):
-    """The single transforms, as the bundle once had them."""
-    steps = [
-        LoadVolumed("image", **load),
-        Orientationd("image", axcodes="LPS", labels=[["L", "R"], ["P", "A"], ["I", "S"]]),
-        SliceToFramed("image"),
-        WindowHUd("image", window),
-        ResizeFramesd("image", size),
-        *([QuantizeFramesd("image")] if quantize else []),
-        PadFramesd("image", length, sampling),
-    ]
-    return Compose(steps)
 
 
 def ct(shape=SHAPE, dtype=np.int16, seed=0):
@@ -63,7 +38,7 @@ def assert_equal(path, size=17, length=10, *, hu_offset=None, **settings):
     """Same values to the last bit, same meta data, same history."""
     case = {"image": str(path), "label": 2}
     one = LoadFramesd("image", size, length, hu_offset=hu_offset, **settings)(case)
-    other = composed(size, length, hu_offset=hu_offset, **settings)(case)
+    other = chain(size, length, hu_offset=hu_offset, **settings)(case)
     assert sorted(one) == sorted(other) and one["num_frames"] == other["num_frames"]
     a, b = one["image"], other["image"]
     assert a.dtype == b.dtype and torch.equal(a.as_tensor(), b.as_tensor())
@@ -201,14 +176,14 @@ def test_offset_of_the_case_goes_before_that_of_the_constructor(tmp_path):
     path = str(write(tmp_path / "a.nii.gz", ct()))
     own = LoadFramesd("image", 17, 10, hu_offset=5)({"image": path, "hu_offset": -300})
     assert own["image"].meta["hu_offset"] == -300 and "hu_offset" not in own
-    assert torch.equal(own["image"], LoadFrames(17, 10, hu_offset=-300)(path))
+    assert torch.equal(own["image"], LoadFrames(17, 10)(path, hu_offset=-300))
 
 
 def test_slice_of_a_cine_can_be_chosen(tmp_path):
     path = str(write(tmp_path / "a.nii.gz", ct((20, 16, 6, 4))))
     pictures = [LoadFramesd("image", 17, 10)({"image": path, "cine_slice": k})["image"] for k in (1, 4)]
     assert not torch.equal(*pictures)
-    assert torch.equal(pictures[1], LoadFrames(17, 10, cine_slice=4)(path))
+    assert torch.equal(pictures[1], LoadFrames(17, 10)(path, cine_slice=4))
 
 
 @pytest.mark.parametrize("codes", ["RAS", "ASR"])
@@ -216,9 +191,9 @@ def test_mr_is_refused_in_the_same_words(tmp_path, codes):
     affine = nib.orientations.inv_ornt_aff(nib.orientations.axcodes2ornt(codes), SHAPE)
     path = write(tmp_path / "a.nii.gz", np.abs(ct()) % 500, affine)
     errors = []
-    for chain in (LoadFramesd("image", 17, 10), composed(17, 10).transforms[0]):
+    for step in (LoadFramesd("image", 17, 10), chain(17, 10).transforms[0]):
         with pytest.raises(ValueError, match="cannot tell Hounsfield units") as raised:
-            chain({"image": str(path)})
+            step({"image": str(path)})
         errors.append(str(raised.value))
     assert errors[0] == errors[1]
 
@@ -240,8 +215,8 @@ def test_cut_file_is_refused_with_its_name_and_place(tmp_path):
 
 def test_slices_that_are_not_kept_are_neither_windowed_nor_resized(tmp_path, monkeypatch):
     resized = []
-    resize = module.interpolate
-    monkeypatch.setattr(module, "interpolate", lambda *a: resized.append(1) or resize(*a))
+    resize = load_frames.interpolate
+    monkeypatch.setattr(load_frames, "interpolate", lambda *a: resized.append(1) or resize(*a))
     LoadFrames(17, 4)(write(tmp_path / "a.nii.gz", ct()))
     assert len(resized) == 4
 
@@ -249,10 +224,10 @@ def test_slices_that_are_not_kept_are_neither_windowed_nor_resized(tmp_path, mon
 def test_nothing_is_read_after_the_last_slice_kept_when_the_offset_is_known(tmp_path, monkeypatch):
     monkeypatch.setattr(streaming, "SLAB_BYTES", 1)
     path = write(tmp_path / "a.nii.gz", ct((64, 64, 60)))
-    whole = LoadFrames(17, 4, sampling="first", hu_offset=0)(path)
+    whole = LoadFrames(17, 4, sampling="first")(path, hu_offset=0)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
-    assert torch.equal(LoadFrames(17, 4, sampling="first", hu_offset=0)(path), whole)
+    assert torch.equal(LoadFrames(17, 4, sampling="first")(path, hu_offset=0), whole)
     with pytest.raises(ValueError, match="truncated"):
         LoadFrames(17, 4, sampling="first")(path)
 
@@ -272,8 +247,8 @@ def test_memory_does_not_grow_with_the_number_of_slices(tmp_path):
 def test_inverse_brings_frames_back_to_the_voxels_they_came_from(tmp_path):
     values = ct((32, 32, 12))
     path = write(tmp_path / "a.nii.gz", values, np.diag([-1, 1, -2, 1]))
-    step = LoadFrames(32, 20, window=(-1000, 2000), hu_offset=0)
-    volume = step.inverse(step(path))
+    step = LoadFrames(32, 20, window=(-1000, 2000))
+    volume = step.inverse(step(path, hu_offset=0))
     assert volume.shape == (1, 32, 32, 12) and isinstance(volume, MetaTensor)
     np.testing.assert_allclose(volume[0].numpy() * 3000 - 1000, values, atol=3000 / 255)
     case = LoadFramesd("image", 32, 20, window=(-1000, 2000), hu_offset=0)
@@ -300,7 +275,7 @@ def test_input_is_left_alone(tmp_path):
 )
 def test_wrong_settings_are_refused_at_once(settings, message):
     with pytest.raises(ValueError, match=message):
-        LoadFrames(**settings)
+        LoadFramesd("image", **settings)
 
 
 def test_missing_file_and_twin_are_refused(tmp_path):

@@ -1,4 +1,7 @@
-"""MONAI transforms from a NIfTI file to a padded sequence of frames: all in one pass, and the single steps of `frames`."""
+"""From a NIfTI file to a padded sequence of frames in one pass.
+
+Gives what the single steps give one after the other; what each of them does is told in the module of its name.
+"""
 
 from __future__ import annotations
 
@@ -15,24 +18,18 @@ from monai.transforms import MapTransform, Orientation, Transform
 from numpy.typing import NDArray
 
 from monai_chd.errors import UserError
-from monai_chd.nifti import READERS, IntensityRange, bad_voxels, refuse_bad_voxels
-from monai_chd.transforms.steps import (
-    FRAME_SIZE,
-    ORIENTATION,
-    OWN_SETTINGS,
-    SEQUENCE_LENGTH,
-    LoadVolume,
-    PadFrames,
-    QuantizeFrames,
-    ResizeFrames,
-    SliceToFrame,
-    WindowHU,
-    interpolate,
-)
+from monai_chd.hu_offset import IntensityRange
+from monai_chd.nifti import READERS, bad_voxels, refuse_bad_voxels
+from monai_chd.transforms.intensity import WINDOW, QuantizeFrames, WindowHU
+from monai_chd.transforms.load_volume import LoadVolume
+from monai_chd.transforms.padding import SEQUENCE_LENGTH, PadFrames
+from monai_chd.transforms.resizing import FRAME_SIZE, ResizeFrames, interpolate
+from monai_chd.transforms.slicing import ORIENTATION, SliceToFrame
+from monai_chd.transforms.steps import OWN_SETTINGS
 from monai_chd.transforms.streaming import Slab, StoredVolume
 
 STREAM = "stream"
-"""The reader that streams; the others are those of `reading`."""
+"""The reader that streams; the others are those of `nifti`."""
 
 _LONGEST_NUMBER = 8
 """Bytes of the widest numbers that are streamed."""
@@ -54,9 +51,7 @@ class LoadFrames(Transform):
         window: HU of 0 and 1; see `WindowHU`.
         sampling: see `PadFrames`.
         quantize: uint8 in 0…255; False gives float32 in [0, 1].
-        reader: "stream", or one of `reading.READERS`.
-        hu_offset: see `LoadVolume`. When it is not known, every slice is looked at to find it.
-        cine_slice: see `SliceToFrame`.
+        reader: "stream", or one of `nifti.READERS`.
     """
 
     def __init__(
@@ -64,26 +59,29 @@ class LoadFrames(Transform):
         frame_size: int = FRAME_SIZE,
         sequence_length: int = SEQUENCE_LENGTH,
         *,
-        window: Sequence[float] = (-200.0, 900.0),
+        window: Sequence[float] = WINDOW,
         sampling: str = "even",
         quantize: bool = True,
         reader: str = STREAM,
-        hu_offset: float | None = None,
-        cine_slice: int | None = None,
     ) -> None:
         if reader not in (STREAM, *READERS):
             raise UserError(f"unknown reader {reader!r}: expected one of {', '.join((STREAM, *READERS))}")
         self.reader = reader
-        self.load = LoadVolume("nibabel" if reader == STREAM else reader, hu_offset)
+        self.load = LoadVolume("nibabel" if reader == STREAM else reader)
         self.orient = Orientation("".join(ORIENTATION), labels=(("L", "R"), ("P", "A"), ("I", "S")))
-        self.cut = SliceToFrame(cine_slice)
+        self.cut = SliceToFrame()
         self.window = WindowHU(window)
         self.resize = ResizeFrames(frame_size)
         self.quantize = QuantizeFrames() if quantize else None
         self.pad = PadFrames(sequence_length, sampling)
 
     def __call__(self, path: str | Path, hu_offset: float | None = None, cine_slice: int | None = None) -> MetaTensor:
-        """Read `path`; `hu_offset` and `cine_slice` given here go before those of the constructor.
+        """Read a file.
+
+        Args:
+            path: NIfTI file.
+            hu_offset: see `LoadVolume`. When it is not known, every slice is looked at to find it.
+            cine_slice: see `SliceToFrame`.
 
         Raises:
             UserFileError, UserError: see `LoadVolume` and `SliceToFrame`.
@@ -91,7 +89,7 @@ class LoadFrames(Transform):
         stored = StoredVolume(path) if self.reader == STREAM else None
         if stored is None or stored.times > 1 or stored.dtype.itemsize > _LONGEST_NUMBER:
             return self._composed(path, hu_offset, cine_slice)
-        values, offset = self._streamed(stored, self.load.hu_offset if hu_offset is None else hu_offset)
+        values, offset = self._streamed(stored, hu_offset)
         described = self._described(stored, offset)
         return MetaTensor(
             torch.from_numpy(values), meta=described.meta, applied_operations=described.applied_operations
@@ -138,12 +136,12 @@ class LoadFrames(Transform):
         self, stored: StoredVolume, offset: float | None, seen: IntensityRange | None
     ) -> tuple[NDArray[Any], float]:
         """Read the file once. Without an offset, `seen` looks at every slice, and guesses one from the first."""
-        layout = _Layout(stored, self.pad)
+        frames = _FramesInFile(stored, self.pad)
         size = self.resize.frame_size
         out = np.zeros((1, self.pad.sequence_length, size, size), np.uint8 if self.quantize else np.float32)
-        picture = _Picture(self.window.window, self.resize, layout.height, layout.width)
+        renderer = _FrameRenderer(self.window.window, self.resize, frames.height, frames.width)
         bad = 0
-        for start, stored_values in layout.parts(stored, whole=seen is not None):
+        for start, stored_values in frames.parts(stored, whole=seen is not None):
             values = stored.scaled(stored_values)
             bad += bad_voxels(values)
             if bad:
@@ -152,13 +150,13 @@ class LoadFrames(Transform):
                 seen.add(values)
             if offset is None:
                 offset = seen.likely_offset() if seen is not None else 0.0
-            for position, frame in layout.kept(values, start):
-                picture.draw(frame, offset, out[0, position], quantize=self.quantize is not None)
+            for position, frame in frames.kept(values, start):
+                renderer.render(frame, offset, out[0, position], quantize=self.quantize is not None)
         refuse_bad_voxels(stored.path, bad, int(np.prod(stored.shape)))
         return out, float(offset or 0)
 
 
-class _Layout:
+class _FramesInFile:
     """Where the frames of a 3D volume lie in its file, and which of them are kept."""
 
     def __init__(self, stored: StoredVolume, pad: PadFrames) -> None:
@@ -196,7 +194,7 @@ class _Layout:
                 yield int(position), frame
 
 
-class _Picture:
+class _FrameRenderer:
     """Windows, resizes and quantises one frame after the other in the same memory."""
 
     def __init__(self, window: tuple[float, float], resize: ResizeFrames, height: int, width: int) -> None:
@@ -207,7 +205,7 @@ class _Picture:
         self._resized = None if size == [height, width] else size
         self._place = slice(top, top + size[0]), slice(left, left + size[1])
 
-    def draw(self, frame: NDArray[Any], offset: float, out: NDArray[Any], *, quantize: bool) -> None:
+    def render(self, frame: NDArray[Any], offset: float, out: NDArray[Any], *, quantize: bool) -> None:
         """Put a frame (H, W) of stored numbers into `out` (S, S), as the single transforms would in their order."""
         values = self._values
         np.copyto(values, frame, casting="unsafe")
@@ -228,7 +226,11 @@ class _Picture:
 class LoadFramesd(MapTransform):
     """Dictionary form of `LoadFrames`; also adds `num_frames` (int) to the case, for the network.
 
-    A case's own `hu_offset` and `cine_slice` entries go before the constructor's.
+    Args:
+        keys: entries that are paths.
+        frame_size, sequence_length, settings: see `LoadFrames`.
+        hu_offset, cine_slice: see `LoadVolume` and `SliceToFrame`; a case's own entries of these names go before.
+        allow_missing_keys: leave a case without one of `keys` as it is.
     """
 
     def __init__(
@@ -236,16 +238,21 @@ class LoadFramesd(MapTransform):
         keys: KeysCollection,
         frame_size: int = FRAME_SIZE,
         sequence_length: int = SEQUENCE_LENGTH,
+        *,
+        hu_offset: float | None = None,
+        cine_slice: int | None = None,
         allow_missing_keys: bool = False,
         **settings: Any,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.step = LoadFrames(frame_size, sequence_length, **settings)
+        self.hu_offset, self.cine_slice = hu_offset, SliceToFrame(cine_slice).cine_slice
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace each path by its frames."""
         d = dict(data)
-        own = {name: d.pop(name, None) for name in OWN_SETTINGS}
+        asked = {name: d.pop(name, None) for name in OWN_SETTINGS}
+        own = {name: getattr(self, name) if value is None else value for name, value in asked.items()}
         for key in self.key_iterator(d):
             d[key] = self.step(d[key], **own)
             d["num_frames"] = d[key].meta["num_frames"]

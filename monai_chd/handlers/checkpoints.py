@@ -1,0 +1,174 @@
+"""The best model and all that a training needs to go on, written so that a stop at any time loses little.
+
+What else lies beside the weights, and what is compared before a training goes on, is `workflow.settings`' part.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+
+from monai_chd.files import replacing
+from monai_chd.handlers.calibrator import Calibrator
+from monai_chd.handlers.learning_curves import LearningCurves
+from monai_chd.metrics.calibration import CALIBRATION, describe, read_calibration, write_calibration
+from monai_chd.workflow.settings import LAST, MODEL, write_settings
+
+logger = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """Saves the best model, and everything needed to go on; restores the latter when training starts.
+
+    `models/model.pt` is the bare state dict of the network with the best validation metric so far, tensors only, and
+    `models/calibration.json` its temperature and abstention threshold from the same validation.
+    `models/last.pt` holds network, optimizer, learning rate schedule, loss scale, epoch, best metric, curves and random
+    states: a training that was stopped and resumed gives the same weights as one that ran through. It is written after an
+    epoch when the one before is `SAVE_AFTER` seconds old, and at the end: with the 300 tensors of a frozen encoder it took a
+    tenth of an epoch of its head. MONAI's CheckpointSaver does not keep the random states or the best metric, and does not
+    write under a temporary name.
+
+    Put it behind LearningCurves and the LrScheduleHandler. With several processes all restore and the first one saves.
+
+    Args:
+        output_dir: the run's output folder; files go to `models/` in it.
+        parts: {"network": …, "optimizer": …, "lr_scheduler": …}, all with state dicts.
+        curves: the run's learning curves; the key metric of their evaluator says which model is best.
+        settings: what the network and its input depend on, see `settings.write_settings`.
+        cases: all cases of training and validation.
+        resume: go on from `last.pt`.
+        calibrator: listens to the same evaluator; None: the model is not calibrated.
+    """
+
+    SAVE_AFTER = 5.0
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        parts: Mapping[str, Any],
+        curves: LearningCurves,
+        *,
+        settings: Mapping[str, Any],
+        cases: Sequence[Mapping[str, Any]],
+        resume: bool = False,
+        calibrator: Calibrator | None = None,
+    ) -> None:
+        self.folder = Path(output_dir, "models")
+        self.parts = dict(parts)
+        self.curves = curves
+        self.evaluator = curves.evaluator
+        self.settings = settings
+        self.cases = cases
+        self.resume = resume
+        self.calibrator = calibrator
+        self.best: float | None = None
+        self._saved = -math.inf
+        self._unsaved: int | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to a trainer."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._keep_best)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._save_now_and_then)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
+
+    def _start(self, engine: Engine) -> None:
+        if not self.resume:
+            if engine.state.rank == 0:  # type: ignore[attr-defined]
+                write_settings(self.folder, self.settings, self.cases)
+            return
+        saved = torch.load(self.folder / LAST, map_location="cpu", weights_only=True)
+        for name, part in self.parts.items():
+            (_bare(part) if name == "network" else part).load_state_dict(saved[name])
+        if saved["scaler"]:
+            engine.scaler.load_state_dict(saved["scaler"])  # type: ignore[attr-defined]
+        engine.state.epoch = saved["epoch"]
+        engine.state.iteration = saved["epoch"] * (engine.state.epoch_length or 0)
+        self.best = saved["best"]
+        self.curves.history = saved["history"]
+        if self.best is not None:  # or MONAI's log would call the best epoch since then the best of all
+            state: Any = self.evaluator.state
+            scores = {row.get(state.key_metric_name): row["epoch"] for row in reversed(self.curves.history)}
+            state.best_metric, state.best_metric_epoch = self.best, scores.get(self.best, saved["epoch"])
+        _restore_rng(saved["rng"])
+        logger.info(f"resumed after epoch {saved['epoch']} from {self.folder / LAST}")
+
+    def _keep_best(self, engine: Engine) -> None:
+        if engine.state.rank:  # type: ignore[attr-defined]
+            return
+        state: Any = self.evaluator.state
+        score = state.metrics.get(state.key_metric_name)
+        validated = state.epoch == engine.state.epoch and score is not None
+        if validated and (self.best is None or score > self.best):
+            self.best = float(score)
+            # Stopped in between, a model without calibration is left, never one with that of another.
+            (self.folder / CALIBRATION).unlink(missing_ok=True)
+            with replacing(self.folder / MODEL) as temporary:
+                torch.save(_bare(self.parts["network"]).state_dict(), temporary)
+            if self.calibrator and (calibration := self.calibrator.calibration()):
+                write_calibration(calibration, self.folder)
+
+    def _save_now_and_then(self, engine: Engine) -> None:
+        if time.monotonic() - self._saved > self.SAVE_AFTER:
+            self._save(engine)
+        else:
+            self._unsaved = engine.state.iteration
+
+    def _save(self, engine: Engine) -> None:
+        if engine.state.rank:  # type: ignore[attr-defined]
+            return
+        scaler = getattr(engine, "scaler", None)  # of mixed precision
+        content = {name: part.state_dict() for name, part in self.parts.items() if name != "network"}
+        content |= {
+            "network": _bare(self.parts["network"]).state_dict(),
+            "epoch": engine.state.epoch,
+            "best": self.best,
+            "history": self.curves.history,
+            "rng": _rng_state(),
+            "scaler": scaler.state_dict() if scaler else {},
+        }
+        with replacing(self.folder / LAST) as temporary:
+            torch.save(content, temporary)
+        self._saved, self._unsaved = time.monotonic(), None
+
+    def _finish(self, engine: Engine) -> None:
+        if self._unsaved == engine.state.iteration:  # not when it ended within an epoch, from where nothing can go on
+            self._save(engine)
+        if not engine.state.rank and (text := describe(read_calibration(self.folder / MODEL))):  # type: ignore[attr-defined]
+            logger.info(text)
+
+
+def _rng_state() -> dict[str, Any]:
+    """States of Python's, NumPy's and PyTorch's generators, as tensors and numbers only."""
+    version, numbers, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": [version, torch.tensor(numbers, dtype=torch.int64), gauss],
+        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def _restore_rng(state: Mapping[str, Any]) -> None:
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers.tolist()), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([generator.cpu() for generator in state["cuda"]])
+
+
+def _bare(network: torch.nn.Module) -> torch.nn.Module:
+    """The network without DistributedDataParallel around it."""
+    return network.module if isinstance(network, torch.nn.parallel.DistributedDataParallel) else network

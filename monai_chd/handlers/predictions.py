@@ -1,0 +1,183 @@
+"""Collects the prediction of every case, writes their table, and with labels has it evaluated.
+
+What the table's columns are, and how they are written, is `metrics.predictions`' part; figures with intervals are `metrics`'.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ignite.engine import Engine, Events
+from numpy.typing import NDArray
+
+from monai_chd.errors import UserError
+from monai_chd.files import writable_folder
+from monai_chd.metrics.calibration import Calibration, describe, read_calibration, scale
+from monai_chd.metrics.estimates import evaluate
+from monai_chd.metrics.figures import confusion_matrix_figure
+from monai_chd.metrics.predictions import (
+    answered_cases,
+    coverage_estimate,
+    metrics_table,
+    read_predictions,
+    scored_cases,
+    write_metrics,
+    write_predictions,
+)
+
+logger = logging.getLogger(__name__)
+
+FEW_FRAMES = 8
+"""A scan of fewer slices is predicted like any other, and named."""
+
+
+class Predictions:
+    """Collects the prediction of every case and writes the tables, and where labels are known the evaluation.
+
+    The model's calibration is applied: probabilities are those after the temperature, and cases below the threshold are
+    abstained from, with the most probable class all the same.
+
+    Args:
+        folder: where `predictions.csv` goes, and with labels `metrics.json`, `metrics.csv`, `confusion_matrix.png`.
+        dataset_dir: image paths are written relative to it.
+        context: what else `metrics.json` should say (seed, checkpoint, fold, …).
+        scored_as: what the cases are called where they are scored (the confusion matrix); None: they have no labels.
+        checkpoint: the weights, with their `calibration.json` beside; None, or without one: probabilities as they come.
+        coverage: wished share of cases to answer; None: as the model was calibrated.
+        risk: instead, wished share of the answers that may be wrong.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        dataset_dir: str | Path,
+        *,
+        context: Mapping[str, Any] | None = None,
+        scored_as: str | None = None,
+        checkpoint: str | Path | None = None,
+        coverage: float | None = None,
+        risk: float | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        self.dataset_dir = Path(dataset_dir)
+        self.context = dict(context or {})
+        self.scored_as = scored_as
+        self.checkpoint, self.coverage, self.risk = checkpoint, coverage, risk
+        self.calibration = Calibration()
+        self.rows: list[dict[str, Any]] = []
+        self.cine: list[str] = []
+        self.short: list[str] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to an evaluator."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _start(self) -> None:
+        writable_folder(self.folder)
+        self.calibration = read_calibration(self.checkpoint).wished(self.coverage, self.risk)
+        self.rows.clear()
+        self.cine.clear()
+        self.short.clear()
+
+    def _name(self, image: str) -> str:
+        """Path relative to `dataset_dir`, as given or through links; of a file that is `dataset_dir` itself its name."""
+        path, folder = Path(os.path.abspath(image)), Path(os.path.abspath(self.dataset_dir))
+        if not path.is_relative_to(folder):
+            folder = self.dataset_dir.resolve()
+        return path.name if path == folder else Path(os.path.relpath(path, folder)).as_posix()
+
+    def _collect(self, engine: Engine) -> None:
+        state: Any = engine.state
+        for case, output in zip(state.batch, state.output, strict=True):
+            reason = str(case.get("reason", ""))
+            label = case.get("label")
+            name = self._name(case["image"].meta["filename_or_obj"])
+            if case["image"].meta.get("intensity") == "arbitrary":
+                self.cine.append(name)
+            elif not reason and int(case.get("num_frames", FEW_FRAMES)) < FEW_FRAMES:
+                self.short.append(name)
+            probabilities = None if reason else self.calibration.apply(output["pred"].cpu().double().numpy())
+            if probabilities is not None and np.isfinite(probabilities).all():
+                reason = self.calibration.reason(probabilities)
+            self.rows.append(
+                {
+                    "image": name,
+                    "patient": str(case.get("patient", "")),
+                    "label": None if label is None else int(label),
+                    "probabilities": probabilities,
+                    "reason": reason,
+                }
+            )
+
+    def _write(self) -> None:
+        path = write_predictions(self.rows, self.folder / "predictions.csv")
+        self._tell(path)
+        if self.scored_as is not None:
+            self._score(path, self.scored_as)
+
+    def _tell(self, path: Path) -> None:
+        """Say how many scans were predicted, and which of them deserve a second look."""
+        without = sum(row["probabilities"] is None for row in self.rows)
+        abstained = sum(bool(row["reason"]) for row in self.rows) - without
+        logger.info(
+            f"predictions: {path} ({len(self.rows) - without} scans predicted, {without} without a prediction"
+            f"{f', {abstained} of the predicted abstained from' if abstained else ''})"
+        )
+        if text := describe(self.calibration):
+            logger.info(text)
+        if self.cine:
+            logger.info(
+                f"4D cine without HU, one slice over time, scaled by its 1st and 99th percentiles: {', '.join(self.cine)}"
+            )
+        if self.short:
+            logger.info(f"fewer than {FEW_FRAMES} slices, hardly a heart, yet predicted: {', '.join(self.short)}")
+
+    def _score(self, path: Path, title: str) -> None:
+        """Metrics from the file, so that they are those of the table that people see."""
+        table = read_predictions(path)
+        labels, probabilities, patients = scored_cases(table)
+        result, coverage, answered = evaluate(labels, probabilities, patients=patients), coverage_estimate(table), None
+        if coverage["value"] not in (0, 1) and len((part := answered_cases(table))[0]):
+            answered = evaluate(part[0], part[1], patients=part[2])
+        context = {**self.context, "calibration": self._calibration(labels, probabilities, patients)}
+        write_metrics(result, self.folder, context=context, coverage=coverage, answered=answered)
+        confusion_matrix_figure(result["confusion_matrix"], self.folder / "confusion_matrix.png", title=title)
+        logger.info(metrics_table(result, coverage=coverage, answered=answered))
+        logger.info(f"metrics and confusion matrix: {self.folder}")
+
+    def _calibration(
+        self, labels: NDArray[np.int64], probabilities: NDArray[np.float64], patients: Sequence[str]
+    ) -> dict[str, Any]:
+        """What was applied, for `metrics.json`, and what its temperature changed."""
+        used = self.calibration
+        wish = dict(used.wish) if used.wish else None
+        told: dict[str, Any] = {
+            "temperature": used.temperature,
+            "threshold": used.threshold,
+            "wish": wish,
+            "before": None,
+        }
+        if used.temperature != 1:
+            raw = evaluate(labels, scale(probabilities, 1 / used.temperature), patients=patients)["overall"]
+            told["before"] = {name: raw[name] for name in ("log_loss", "brier", "ece")}
+        return {**told, "validation_cases": len(used.confidence)}
+
+    def check(self) -> None:
+        """Fail when a file could not be read, after all others have been predicted.
+
+        Raises:
+            UserError: names the files and what is wrong with each.
+        """
+        unread = [row["reason"] for row in self.rows if row["probabilities"] is None]
+        if unread:
+            listed = "\n  ".join(unread)
+            raise UserError(
+                f"{len(unread)} of {len(self.rows)} files have no prediction, the others have theirs:\n  {listed}"
+            )
