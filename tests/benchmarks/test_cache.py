@@ -18,5 +18,11 @@ def test_an_epoch_of_every_cache_runs(scan, how):
 
 
 def test_frames_are_kept_where_all_sides_of_a_bench_find_them(scan, work):
-    assert cache.frame_dataset([str(scan)], 24, 8)[0]["image"].shape == (1, 8, 24, 24)
-    assert any(path.is_file() for path in (work / "frames_24_8").rglob("*"))
+    def kept():
+        return {path for path in (work / "frames_24_8").rglob("*.*") if path.is_file()}
+
+    datasets = [cache.frame_dataset([str(scan)], 24, 8) for _ in range(2)]
+    assert datasets[0][0]["image"].shape == (1, 8, 24, 24)
+    before = kept()
+    assert before and datasets[1][0]["image"].shape == (1, 8, 24, 24)
+    assert kept() == before
