@@ -155,9 +155,9 @@ def test_every_module_has_its_test_file(module):
     assert not module or (TESTS / package / f"test_{name}.py").is_file()
 
 
-def test_every_room_of_the_tests_is_a_room_of_the_package():
+def test_every_room_of_the_tests_is_a_room_of_the_package_or_the_benchmarks():
     rooms = {path.parent.relative_to(TESTS).as_posix() for path in TESTS.rglob("test_*.py")} - {"."}
-    assert rooms <= set(ARROWS)
+    assert rooms <= {*ARROWS, "benchmarks"}
 
 
 @pytest.mark.parametrize("name", CLASSES)
