@@ -111,7 +111,7 @@ def find_scans_by(pattern: re.Pattern[str], folder: Path) -> dict[Path, str]:
     owners = {path: match[1] or "" for path, match in matches.items() if match}
     if not owners:
         raise UserFileError(
-            f"{folder}: none of {len(files)} NIfTI files matches id_pattern {pattern.pattern!r} of the cohort file"
+            f"{folder}: none of {len(files)} NIfTI files matches id_pattern {pattern.pattern!r} of the layout"
             + (f"; the first is {files[0].relative_to(folder).as_posix()}" if files else "")
         )
     return owners

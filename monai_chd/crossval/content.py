@@ -19,10 +19,11 @@ from typing import Any
 
 from monai_chd.cohort.datalist import read_datalist
 from monai_chd.cohort.imagechd import UNFLAGGED
+from monai_chd.cohort.rules import UNDETERMINED
 from monai_chd.crossval.design import FOLDS_FILE, INNER_SHARE, Design
 from monai_chd.crossval.fits import best_epoch, fit_folder, history, read_done
 from monai_chd.files import replacing
-from monai_chd.labels import CLASSES, UNDETERMINED
+from monai_chd.labels import CLASSES
 from monai_chd.metrics.predictions import NOTE, software_versions
 from monai_chd.networks.cnn_lstm import has_bfloat16
 from monai_chd.workflow.run import config_content
