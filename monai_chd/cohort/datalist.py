@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 
 from monai_chd.cohort.diagnoses import Diagnoses, read_diagnoses
+from monai_chd.cohort.identity import first_spellings, patient_key
 from monai_chd.cohort.imagechd import NORMALS
 from monai_chd.cohort.imagechd_image_info import ImageSheet, find_image_info, read_image_info
 from monai_chd.cohort.inspection import add_confounders, inspect_scans
@@ -176,7 +177,9 @@ def _notes(found: Diagnoses, sheet: ImageSheet, joined: Cohort, layout: Layout |
         notes.append(
             f"cohort {layout.name}: nobody can be {', '.join(layout.absent_classes)}; it cannot train a model alone"
         )
-    if sheet.scans and (absent := [case.patient for case in joined.cases if case.patient not in sheet.scans]):
+    if sheet.scans and (
+        absent := [case.patient for case in joined.cases if patient_key(case.patient) not in sheet.scans]
+    ):
         notes.append(f"the sheet of images has no row for {', '.join(absent)}")
     with_map = sum(case.has_label_map for case in joined.cases)
     if 0 < with_map < len(joined.cases):
@@ -246,9 +249,13 @@ def _write(datalist: dict[str, Any], excluded: list[dict[str, str]], out: Path) 
 def read_datalist(path: str | Path) -> dict[str, Any]:
     """Read and check a datalist file.
 
+    Returns:
+        Its content; every patient as text, in the first of its spellings.
+
     Raises:
         UserFileError: no such file.
-        UserError: not JSON, keys or classes not as expected, a record without its keys, a patient in two parts or folds.
+        UserError: not JSON, keys or classes not as expected, a record without its keys, a patient in two parts or
+            folds or with two labels.
     """
     path = Path(path)
     if not path.is_file():
@@ -270,16 +277,34 @@ def read_datalist(path: str | Path) -> dict[str, Any]:
     repeated = [image for image, count in Counter(record["image"] for _, record in records).items() if count > 1]
     if repeated:
         raise UserError(f"{path}: images that stand in it more than once: {', '.join(repeated)}")
-    places: dict[str, set[str]] = {}
-    for part, record in records:
-        place = "the test part" if part == "test" else f"fold {record['fold']}"
-        places.setdefault(str(record["patient"]), set()).add(place)
-    twice = [f"{patient} ({' and '.join(sorted(where))})" for patient, where in places.items() if len(where) > 1]
-    if twice:
-        raise UserError(
-            f"{path}: patients in more than one place: {', '.join(twice)}; a patient belongs to one fold or part"
-        )
+    _check_patients(path, records)
+    spelled = first_spellings(record["patient"] for _, record in records)
+    for _, record in records:
+        record["patient"] = spelled[patient_key(record["patient"])]
     return datalist  # type: ignore[no-any-return]
+
+
+def _check_patients(path: Path, records: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    """Refuse a patient in two folds or parts, or with two labels."""
+    spellings: dict[str, dict[str, None]] = defaultdict(dict)
+    places: dict[str, set[str]] = defaultdict(set)
+    labels: dict[str, set[str]] = defaultdict(set)
+    for part, record in records:
+        key = patient_key(record["patient"])
+        spellings[key][str(record["patient"]).strip()] = None
+        places[key].add("the test part" if part == "test" else f"fold {record['fold']}")
+        labels[key].add(CLASSES[record["label"]])
+    for texts, fault, mend in (
+        (places, "in more than one place", "a patient belongs to one fold or part"),
+        (labels, "whose scans have different classes", "give each patient one class"),
+    ):
+        twice = [
+            f"{' = '.join(spellings[key])} ({' and '.join(sorted(found))})"
+            for key, found in texts.items()
+            if len(found) > 1
+        ]
+        if twice:
+            raise UserError(f"{path}: patients {fault}: {', '.join(twice)}; {mend}")
 
 
 def _check_record(path: Path, part: str, record: Any) -> None:
@@ -329,7 +354,7 @@ def load_cases(datalist: str | Path, dataset_dir: str | Path, fold: int = 0) -> 
             image = Path(dataset_dir, record["image"])
             if not image.is_file():
                 missing.append(record["image"])
-            case = {**record, "image": str(image), "patient": str(record["patient"])}
+            case = {**record, "image": str(image)}
             # the sheet's flags have a length of their own in each case, which no batch can hold; nor what may be unknown
             case["flags"] = "+".join(record.get("flags", ()))
             for key in DESCRIPTIVE:

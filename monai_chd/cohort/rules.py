@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from monai_chd.cohort.definitions import Definitions
+from monai_chd.cohort.identity import patient_key
 from monai_chd.errors import UserError
 from monai_chd.labels import FLAGS, NORMAL
 
@@ -44,7 +45,7 @@ class Rule:
         name: as the file says.
         description: one paragraph for people.
         steps: tried in order, every flag in exactly one.
-        ids: class of each patient of a fixed list; None: no list, everybody is classed by the steps.
+        ids: class of each patient of a fixed list, by `identity.patient_key`; None: no list, everybody is classed by the steps.
         cohort: the cohort whose ids the list is of, "" for any.
     """
 
@@ -82,7 +83,7 @@ class Rule:
         flags = tuple(flags)
         step = self.deciding_step(flags)
         if self.ids is not None:
-            label = self.ids.get(patient)
+            label = self.ids.get(patient_key(patient))
             return label, "" if label else f"not in the list of patients of rule {self.name}"
         return step.label, "" if step.label else f"{UNDETERMINED}: {'+'.join(flags)} {step.reason}"
 
@@ -90,7 +91,7 @@ class Rule:
         """Where the list contradicts the flags, or names patients that are not there.
 
         Args:
-            patients: flags of each patient of the table.
+            patients: flags of each patient of the table, by `identity.patient_key`.
         """
         listed = self.ids or {}
         found = []
@@ -125,7 +126,7 @@ def load_rule(name: str | Path = DEFAULT) -> Rule:
             Step(frozenset(s["flags"]), None if s["class"] == UNDETERMINED else s["class"], s.get("reason", ""))
             for s in content["steps"]
         ),
-        None if ids is None else {str(patient): label for label, listed in ids.items() for patient in listed},
+        None if ids is None else {patient_key(patient): label for label, listed in ids.items() for patient in listed},
         content.get("cohort", ""),
     )
 
@@ -144,7 +145,7 @@ def _faults(content: dict[str, Any]) -> list[str]:
         # a patient with such a flag alone would pass for one without any diagnosis
         if absent := [flag for flag in FLAGS if flag not in places]:
             faults.append(f"no step names {', '.join(absent)}; every flag needs a class or {UNDETERMINED!r}")
-    counts = Counter(str(patient) for listed in content.get("ids", {}).values() for patient in listed)
+    counts = Counter(patient_key(patient) for listed in content.get("ids", {}).values() for patient in listed)
     if twice := [patient for patient, count in counts.items() if count > 1]:
         faults.append(f"ids: {', '.join(twice)} listed more than once")
     return faults
