@@ -123,7 +123,7 @@ def _prepare(options: argparse.Namespace) -> None:
 
     choices = Choices(
         table=options.table,
-        cohort=options.cohort,
+        layout=options.cohort,
         rule=getattr(options, "rule", None),
         normal=options.normal,
         folds=options.folds,
@@ -328,7 +328,7 @@ def _add_prepare(commands: Any) -> None:
     command.add_argument(
         "--cohort",
         metavar="FILE",
-        help="cohort file for a layout that is not ImageCHD's: id pattern, table, columns, rule; hvsmr2 and acdc are examples",
+        help="file for a layout that is not ImageCHD's: id pattern, table, columns, rule; hvsmr2 and acdc are examples",
     )
     command.add_argument(
         "--rule",
@@ -337,7 +337,7 @@ def _add_prepare(commands: Any) -> None:
         help="how diagnosis flags become a class: strict (ImageCHD: 36 cyanotic, 40 non-cyanotic, 13 left out because DORV "
         "or APVC leaves it open), conventional (DORV cyanotic: 43, 40, 6), all-cyanotic (DORV and APVC cyanotic: 49, 40, 0), "
         "public72 (a published list: 26, 26, 20 normal), seed57 (the list behind the replaced pipeline's 59 patients), or "
-        "your own file (default: what the cohort file says, else strict)",
+        "your own file (default: what the layout says, else strict)",
     )
     command.add_argument(
         "--normal",

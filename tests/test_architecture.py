@@ -35,7 +35,7 @@ ARROWS = {
     "data": ("ground", "networks", "transforms"),
     "phantom": ("cohort", "ground"),
     "report": ("cohort", "ground", "metrics"),
-    "workflow": ("data", "ground", "metrics", "networks"),
+    "workflow": ("cohort", "data", "ground", "metrics", "networks"),
     "crossval": ("audit", "cohort", "ground", "metrics", "networks", "report", "transforms", "workflow"),
     "handlers": ("ground", "metrics", "workflow"),
     "cli": ("archives", "audit", "cohort", "crossval", "data", "ground", "phantom", "report", "workflow"),

@@ -15,14 +15,14 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-from zipfile import ZipInfo
+from typing import IO, Any, Protocol
 
 from tqdm import tqdm
 
 from monai_chd.errors import UserError
 from monai_chd.files import replacing, writable_folder
 from monai_chd.nifti import is_nifti
+from monai_chd.wording import some_of
 
 STATE = ".monai-chd-unpack.json"
 """In the folder unpacked to: members done (size, CRC, time of change), and whether all are."""
@@ -36,13 +36,13 @@ _MARGIN = 64 << 20
 
 @dataclass(frozen=True)
 class Member:
-    """A file in an archive; `fault` says why it may not be unpacked."""
+    """A file in an archive; `fault` says why it may not be unpacked, `info` is what its reader knows it by."""
 
     name: str
     size: int
     crc: int | None
     fault: str = ""
-    info: ZipInfo | None = None
+    info: Any = None
 
 
 class Archive(Protocol):
@@ -56,30 +56,24 @@ class Archive(Protocol):
     def members(self) -> Sequence[Member]:
         """Its regular files."""
 
-    def extract(self, missing: Sequence[Member], target: Path, done: Callable[[Member], None], bar: tqdm[Any]) -> None:
-        """Write members below a folder, each under its own name only when it is whole.
+    @property
+    def damage(self) -> tuple[type[Exception], ...]:
+        """What reading a damaged member raises."""
 
-        Args:
-            missing: members to write.
-            target: the folder.
-            done: to be called with each member that is written.
-            bar: counts bytes.
+    @property
+    def mend(self) -> str:
+        """What a person does about damaged members."""
 
-        Raises:
-            UserError: damaged members, all listed.
-            OSError: the disk is full, or something is in the way.
-        """
+    def open(self, member: Member) -> IO[bytes]:
+        """The bytes of a member; reading them to the end compares their checksum."""
+
+    def place(self, member: Member) -> str:
+        """What to call a damaged member: its name, and which file of several it lies in."""
 
 
 def common_folder(archive: Archive) -> str:
     """Folder all members lie in, relative; "." when they share none."""
     return posixpath.commonpath([posixpath.dirname(f"./{member.name}") for member in archive.members])
-
-
-def some_of(names: Sequence[str], most: int = 10) -> str:
-    """Names for a message, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def checked_members(archive: str, members: Sequence[Member], by_hand: str) -> list[Member]:
@@ -205,10 +199,10 @@ def unpack_members(archive: Archive, target: Path, progress: bool) -> int:
                 else:
                     missing.append(member)
             own = noted if before.get("archive") == archive.name else {}
-            refuse_others(target, [one for one in missing if _is_another(target / one.name, one, own.get(one.name))])
+            _refuse_others(target, [one for one in missing if _is_another(target / one.name, one, own.get(one.name))])
             _save(target, state)
             try:
-                archive.extract(missing, target, done, bar)
+                _write_all(archive, missing, target, done, bar)
                 state["complete"] = True
             finally:
                 _save(target, state)
@@ -217,7 +211,42 @@ def unpack_members(archive: Archive, target: Path, progress: bool) -> int:
     return len(archive.members) - len(missing)
 
 
-def refuse_others(target: Path, members: Sequence[Member]) -> None:
+def _write_all(
+    archive: Archive, missing: Sequence[Member], target: Path, done: Callable[[Member], None], bar: tqdm[Any]
+) -> None:
+    """Write members, and report the damaged ones at the end."""
+    damage: tuple[type[Exception], ...] = (EOFError, *archive.damage)
+    damaged = []
+    for member in missing:
+        try:
+            _write(archive, member, target / member.name, bar)
+            done(member)
+        except damage as error:
+            damaged.append(f"{archive.place(member)} ({error})")
+    if damaged:
+        raise UserError(
+            f"{archive.name}: {len(damaged)} damaged members, not unpacked: {some_of(damaged, 20)}; {archive.mend} (the other "
+            f"members are in {target} and stay)"
+        )
+
+
+def _write(archive: Archive, member: Member, path: Path, bar: tqdm[Any]) -> None:
+    """Write one member under a name nobody takes for a scan; it gets its own when size and checksum are right."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.monai-chd-part")
+    try:
+        with archive.open(member) as packed, temporary.open("wb") as file:
+            while chunk := packed.read(CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+            if file.tell() != member.size:
+                raise EOFError(f"{file.tell()} bytes, expected {member.size}")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _refuse_others(target: Path, members: Sequence[Member]) -> None:
     """Refuse to replace what is not this package's.
 
     Raises:
@@ -237,10 +266,7 @@ def _is_another(path: Path, member: Member, note: Any) -> bool:
     What this package wrote, checked and noted, and nobody touched since, may: the archive was downloaded anew. A half-written
     member never has its own name.
     """
-    if not os.path.lexists(path) or (path.is_file() and _untouched(path, note)):
-        return False
-    # without a checksum in the listing, bytes can be compared only when the tool has unpacked them
-    return not (member.crc is None and has_size(path, member.size))
+    return os.path.lexists(path) and not (path.is_file() and _untouched(path, note))
 
 
 def _untouched(path: Path, note: Any) -> bool:

@@ -1,153 +1,118 @@
-"""Reads a RAR by an installed 7-Zip or bsdtar: lists it, and lets the tool unpack into a folder of its own first."""
+"""Reads a RAR by `rarfile`: its listing without any tool, packed members through an installed one (unrar, unar, 7-Zip).
+
+What of it is safe and is written is `members`' part.
+"""
 
 from __future__ import annotations
 
-import filecmp
-import os
+import logging
 import re
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from tqdm import tqdm
+import rarfile
 
-from monai_chd.archives.members import Member, checked_members, crc_of, has_size, refuse_others
+from monai_chd.archives.members import Member, checked_members
 from monai_chd.errors import UserError, UserFileError
 
-_FOLDER = ".monai-chd-rar"
-"""In the folder unpacked to, while a tool unpacks there."""
+logger = logging.getLogger(__name__)
+
+_LATER_PART = re.compile(r"\.part(?!0*1\.)\d+\.rar$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class RarArchive:
-    """A RAR, the tool that could list it, and what to run by hand."""
+    """A RAR whose entries are safe."""
 
     name: str
     members: list[Member]
-    by_hand: str
-    path: Path
-    tool: str
+    stream: rarfile.RarFile
+    mend: str
+    damage: tuple[type[Exception], ...] = (rarfile.Error,)
 
-    def extract(self, missing: Sequence[Member], target: Path, done: Callable[[Member], None], bar: tqdm[Any]) -> None:
-        """See `archive_members.Archive`; the tool unpacks all to a temporary folder, and what is as listed is moved."""
-        if not missing:
-            return
-        bar.write(f"unpacking {self.name} with {Path(self.tool).name}")
-        folder = target / _FOLDER
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
-        folder.mkdir()
-        try:
-            self._run_tool(folder)
-            self._check(missing, folder, target)
-            for member in missing:
-                path = target / member.name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(folder / member.name, path)
-                done(member)
-                bar.update(member.size)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    def open(self, member: Member) -> IO[bytes]:
+        """See `members.Archive`; rarfile compares the checksum."""
+        return self.stream.open(member.info)  # type: ignore[no-any-return]
 
-    def _run_tool(self, folder: Path) -> None:
-        if _is_seven_zip(self.tool):
-            _run([self.tool, "x", "-y", f"-o{folder}", "--", str(self.path)])
-            return
-        _run([self.tool, "-xf", str(self.path), "-C", str(folder), "--no-same-owner", "--no-same-permissions"])
-        print("bsdtar does not check the checksums of a RAR; those in .nii.gz files are checked when scans are read")
-
-    def _check(self, missing: Sequence[Member], folder: Path, target: Path) -> None:
-        """Refuse members that are not as listed, and such as would replace other bytes."""
-        for member in missing:
-            found = folder / member.name
-            plain = found.resolve() == found and has_size(found, member.size)
-            if not plain or member.crc not in (None, crc_of(found)):
-                raise UserError(f"{self.name}: {member.name} did not come out as listed; {self.by_hand}")
-        unsure = [one for one in missing if one.crc is None and has_size(target / one.name, one.size)]
-        refuse_others(
-            target, [one for one in unsure if not filecmp.cmp(folder / one.name, target / one.name, shallow=False)]
-        )
+    def place(self, member: Member) -> str:
+        """See `members.Archive`."""
+        return member.name
 
 
-def is_rar(path: Path) -> bool:
-    """Whether a file begins as a RAR does."""
-    with path.open("rb") as file:
-        return file.read(6) == b"Rar!\x1a\x07"
+def is_later_part(path: Path) -> bool:
+    """Whether a name is that of a part after the first of a RAR in several: `NAME.part2.rar`."""
+    return bool(_LATER_PART.search(path.name))
 
 
 def open_rar(path: Path) -> RarArchive:
-    """List a RAR by the first tool that can, and prove that it is safe.
+    """List a RAR, and prove that it is whole, safe and can be unpacked here.
+
+    Args:
+        path: the file, or the first of several parts; the others lie beside it.
 
     Raises:
-        UserFileError: no tool is installed; the message has how to get one.
-        UserError: no tool can read it, unsafe entries, or no scan.
+        UserFileError: it needs a tool and none is installed; the message has how to get one.
+        UserError: damaged, cut short, parts missing, encrypted, unsafe entries, or no scan.
     """
-    by_hand = f"run: 7z x {path} -oDIR, or: unrar x {path} DIR/, or: bsdtar -xf {path} -C DIR; then name DIR instead"
-    failed = []
-    for tool in _rar_tools():
-        try:
-            lister = _list_by_seven_zip if _is_seven_zip(tool) else _list_by_bsdtar
-            members = lister(tool, path)
-        except ValueError as error:
-            failed.append(str(error))
-            continue
-        return RarArchive(path.name, checked_members(str(path), members, by_hand), by_hand, path, tool)
-    if failed:
-        raise UserError(f"{path}: cannot be read: {'; '.join(failed)}. Download it again, or {by_hand}")
-    raise UserFileError(
-        f"{path}: a .rar needs 7-Zip or bsdtar, and neither is installed; install one (Debian, Ubuntu: sudo apt install 7zip, or "
-        f"libarchive-tools; macOS: brew install sevenzip; Windows: winget install 7zip.7zip) and run it again, or {by_hand}"
+    by_hand = f"run: unar -o DIR {path}, or: unrar x {path} DIR/, or: 7z x {path} -oDIR; then name DIR instead"
+    stream = _listed(path, by_hand)
+    infos = stream.infolist()
+    members = checked_members(str(path), [_member(info) for info in infos], by_hand)
+    if any(info.compress_type != rarfile.RAR_M0 for info in infos if not info.is_dir()):
+        _choose_tool(path, by_hand)
+        if stream.is_solid():
+            logger.warning(
+                "%s: solid, so that each file is unpacked from the start on, which takes long; or %s", path, by_hand
+            )
+    mend = (
+        f"download it again; where the installed tool cannot read RAR (Debian's 7zip cannot), install another (sudo apt "
+        f"install unar), or {by_hand}"
     )
+    return RarArchive(path.name, members, stream, mend)
 
 
-def _rar_tools() -> list[str]:
-    """Programs that read RAR: 7-Zip (on Windows beside the path), bsdtar, which is the `tar` of Windows and macOS."""
-    names = ["7zz", "7z", "bsdtar", *(["tar"] if sys.platform in ("win32", "darwin") else [])]
-    found = [shutil.which(name) or shutil.which(name, path=r"C:\Program Files\7-Zip") for name in names]
-    return [tool for tool in found if tool]
+def _listed(path: Path, by_hand: str) -> rarfile.RarFile:
+    blocks: list[Any] = []
+    try:
+        stream = rarfile.RarFile(path, errors="strict", info_callback=blocks.append)
+    except rarfile.NeedFirstVolume as error:
+        raise UserError(
+            f"{path}: a later part of an archive in several; name its first (NAME.part1.rar or NAME.rar), beside which all "
+            f"others must lie"
+        ) from error
+    except rarfile.Error as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}); download it again, all parts of it into one folder, or {by_hand}"
+        ) from error
+    if stream.needs_password() and not stream.infolist():
+        raise UserError(f"{path}: encrypted, the names in it too; {by_hand}")
+    if blocks[-1].type != rarfile.RAR_BLOCK_ENDARC:
+        raise UserError(
+            f"{path}: cut short, or made by a RAR before 3.0, since it has no end; download it again, or {by_hand}"
+        )
+    return stream
 
 
-def _is_seven_zip(tool: str) -> bool:
-    return Path(tool).stem.lower().startswith("7z")
+def _member(info: rarfile.RarInfo) -> Member:
+    fault = "encrypted" if info.needs_password() else ""
+    hard_link = info.file_redir and info.file_redir[0] == rarfile.RAR5_XREDIR_HARD_LINK
+    if hard_link or not (info.is_file() or info.is_dir()):
+        fault = "a link or device"
+    return Member(info.filename, info.file_size, info.CRC, fault, info)
 
 
-def _run(command: list[str]) -> str:
-    """Output of a tool; never asks for a password.
-
-    Raises:
-        UserError: it failed; the message is what it said.
-    """
-    environment = {**os.environ, "LC_ALL": "C.UTF-8"}
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=environment)
-    output, said = done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
-    if done.returncode:
-        raise UserError(f"{Path(command[0]).name}: {' '.join((said or output).split())[-300:]}")
-    return output
-
-
-def _list_by_seven_zip(tool: str, path: Path) -> list[Member]:
-    members = []
-    for block in re.split(r"\r?\n\r?\n", _run([tool, "l", "-slt", "-ba", "-sccUTF-8", "--", str(path)])):
-        entry = dict(line.split(" = ", 1) for line in block.splitlines() if " = " in line)
-        if "Path" not in entry:
-            continue
-        fault = "encrypted" if entry.get("Encrypted") == "+" else ""
-        if entry.get("Symbolic Link") or entry.get("Hard Link"):
-            fault = "a link or device"
-        name = entry["Path"].replace(os.sep, "/") + ("/" if entry.get("Folder") == "+" else "")
-        crc = int(entry["CRC"], 16) if entry.get("CRC") else None
-        members.append(Member(name, int(entry.get("Size") or 0), crc, fault))
-    return members
-
-
-def _list_by_bsdtar(tool: str, path: Path) -> list[Member]:
-    members = []
-    for line in _run([tool, "-tvf", str(path)]).splitlines():
-        kind, *_, size, _, _, _, text = line.split(maxsplit=8)
-        name, *linked = re.split(" link to | -> ", text, maxsplit=1)
-        fault = "a link or device" if linked or kind[0] not in "-d" else ""
-        members.append(Member(name + ("/" if kind[0] == "d" else ""), int(size), None, fault))
-    return members
+def _choose_tool(path: Path, by_hand: str) -> None:
+    """Have rarfile take a tool that is installed; not bsdtar, which rarfile 4.5 calls in a way that cannot work (`-f --`)."""
+    if sys.platform == "win32" and not shutil.which("7z"):
+        rarfile.SEVENZIP_TOOL = r"C:\Program Files\7-Zip\7z.exe"  # where its installer leaves it, beside the path
+    try:
+        rarfile.tool_setup(bsdtar=False, force=True)
+    except rarfile.RarCannotExec as error:
+        raise UserFileError(
+            f"{path}: a packed .rar needs unar, unrar or 7-Zip, and none is installed; install one (Debian, Ubuntu: sudo apt "
+            f"install unar; macOS: brew install unar, or sevenzip; Windows: winget install 7zip.7zip) and run it again, or "
+            f"{by_hand}"
+        ) from error

@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import io
 import itertools
-import os
 import stat
 import struct
 import zipfile
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
-from tqdm import tqdm
-
-from monai_chd.archives.members import CHUNK, Member, checked_members, some_of
+from monai_chd.archives.members import CHUNK, Member, checked_members
 from monai_chd.archives.zip_volumes import DAMAGE, Volume, end_record
 from monai_chd.errors import UserError
+from monai_chd.wording import some_of
 
 _READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 
@@ -111,40 +108,19 @@ class ZipArchive:
     volumes: Sequence[Volume]
     stream: zipfile.ZipFile
 
-    def extract(self, missing: Sequence[Member], target: Path, done: Callable[[Member], None], bar: tqdm[Any]) -> None:
-        """See `archive_members.Archive`; damaged members are reported at the end, with the volumes they lie in."""
-        damaged = []
-        for member in missing:
-            try:
-                self._write(member, target / member.name, bar)
-                done(member)
-            except DAMAGE as error:
-                damaged.append(f"{member.name} in {some_of(self._volumes_of(member), 3)} ({error})")
-        if damaged:
-            raise UserError(
-                f"{self.name}: {len(damaged)} damaged members, not unpacked: {some_of(damaged, 20)}; download these volumes "
-                f"again and run it again (the other members are in {target} and stay)"
-            )
+    mend: str = "download these volumes again and run it again"
+    damage: tuple[type[Exception], ...] = DAMAGE
 
-    def _write(self, member: Member, path: Path, bar: tqdm[Any]) -> None:
-        """Write one member under a name nobody takes for a scan; it gets its own when size and CRC (by zipfile) are right."""
-        assert member.info
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.monai-chd-part")
-        try:
-            with self.stream.open(member.info) as packed, temporary.open("wb") as file:
-                while chunk := packed.read(CHUNK):
-                    file.write(chunk)
-                    bar.update(len(chunk))
-                if file.tell() != member.size:
-                    raise EOFError(f"{file.tell()} bytes, expected {member.size}")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    def open(self, member: Member) -> IO[bytes]:
+        """See `members.Archive`; zipfile compares the checksum."""
+        return self.stream.open(member.info)
+
+    def place(self, member: Member) -> str:
+        """See `members.Archive`."""
+        return f"{member.name} in {some_of(self._volumes_of(member), 3)}"
 
     def _volumes_of(self, member: Member) -> list[str]:
         """Names of the volumes a member lies in."""
-        assert member.info
         starts = _Joined(self.volumes).starts
         first = bisect_right(starts, member.info.header_offset) - 1
         last = bisect_right(starts, member.info.header_offset + member.info.compress_size) - 1

@@ -1,7 +1,7 @@
 """Gets from what a researcher downloaded (a split ZIP, outer ZIPs around its volumes, one ZIP or RAR) to a folder of scans.
 
 Owns which of the files at hand is meant. How a ZIP or RAR is read is `split_zip`'s and `rar`'s part, what of it is written
-`archive_members`'; which scan belongs to which patient is `datalist`'s.
+`members`'; which scan belongs to which patient is `cohort`'s.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
+from rarfile import is_rarfile
 from tqdm import tqdm
 
 from monai_chd.archives.members import (
@@ -17,14 +18,14 @@ from monai_chd.archives.members import (
     choose_target,
     common_folder,
     load_state,
-    some_of,
     unpack_members,
 )
-from monai_chd.archives.rar import is_rar, open_rar
+from monai_chd.archives.rar import is_later_part, open_rar
 from monai_chd.archives.split_zip import open_zip
 from monai_chd.archives.zip_volumes import Volume, check_last, complete_set, is_one_of_many, is_volume_name, volumes_in
 from monai_chd.errors import UserError, UserFileError
 from monai_chd.nifti import is_nifti
+from monai_chd.wording import some_of
 
 
 def unpack(source: str | Path, extract_to: str | Path | None = None, *, progress: bool = True) -> Path:
@@ -95,14 +96,15 @@ def _refuse_half(source: Path) -> None:
 def _open(source: Path, files: list[Path], stack: ExitStack) -> Archive:
     """Find the one archive meant, and prove that it is whole and safe."""
     packed = [path for path in files if _looks_packed(path) or path == source]
-    if source.is_file() and (is_rar(source) or not is_one_of_many(source)):
+    if source.is_file() and (is_rarfile(source) or not is_one_of_many(source)):
         packed = [source]
-    rars = [path for path in packed if is_rar(path)]
+    rars = [path for path in packed if is_rarfile(path)]
     volumes = [volume for path in packed if path not in rars for volume in volumes_in(path)]
     sets: dict[str, dict[int, Volume]] = {}
     # a volume may be there twice, as it is and in an outer ZIP: the plain file is taken
     for volume in sorted(volumes, key=lambda volume: volume.member is not None):
         sets.setdefault(volume.key[0], {}).setdefault(volume.key[1], volume)
+    rars = [path for path in rars if not is_later_part(path)] or rars
     if source.is_file() and source not in rars:
         rars, sets = [], {name: found for name, found in sets.items() if name == volumes_in(source)[0].key[0]}
     if not rars and not sets:

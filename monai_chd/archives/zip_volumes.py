@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from monai_chd.archives.members import some_of
 from monai_chd.errors import UserError, UserFileError
 from monai_chd.nifti import is_nifti
+from monai_chd.wording import some_of
 
 _VOLUME = re.compile(r"(?P<set>.+)\.(?:z(?P<number>\d\d+)|zip|change2zip)", re.IGNORECASE)
 _LAST = 0

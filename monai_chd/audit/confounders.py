@@ -22,7 +22,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from monai_chd.audit.fingerprints import Scan
-from monai_chd.audit.records import Item, patient_key
+from monai_chd.audit.records import Item
+from monai_chd.cohort.identity import patient_key
 from monai_chd.metrics.formulas import wilson_interval
 
 NUMBERS = {

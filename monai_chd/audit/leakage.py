@@ -18,7 +18,8 @@ import numpy as np
 from monai_chd.audit.confounders import describe
 from monai_chd.audit.fingerprints import Scan, scan_files
 from monai_chd.audit.likeness import Likeness, compare_all, score_limit
-from monai_chd.audit.records import Item, patient_key, problem, read_records
+from monai_chd.audit.records import Item, problem, read_records
+from monai_chd.cohort.identity import patient_key
 from monai_chd.errors import UserError
 from monai_chd.files import replacing
 

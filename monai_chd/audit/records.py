@@ -1,6 +1,6 @@
 """Reads a datalist for its audit, as far as it can be read: what `datalist.read_datalist` refuses is what an audit is for.
 
-Owns the records, the places they stand in and which ids are one patient. What is wrong between two records is `audit`'s part.
+Owns the records and the places they stand in. What is wrong between two records is `leakage`'s part.
 """
 
 from __future__ import annotations
@@ -79,11 +79,6 @@ def read_records(
 def problem(image: str, place: str, text: str, *, compared: bool) -> dict[str, Any]:
     """What is wrong with one record; `compared` is false where its scan or patient was not compared with the others."""
     return {"image": image, "place": place, "problem": text, "compared": compared}
-
-
-def patient_key(patient: str) -> str:
-    """An id as compared: 07 and 7 are one patient."""
-    return str(int(patient)) if patient.isdecimal() else patient
 
 
 def _item(record: Mapping[str, Any], part: str, root: Path, cohort: str) -> Item:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,12 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 
 from monai_chd.cohort.diagnoses import Diagnoses, read_diagnoses
+from monai_chd.cohort.identity import first_spellings, patient_key
 from monai_chd.cohort.imagechd import NORMALS
 from monai_chd.cohort.imagechd_image_info import ImageSheet, find_image_info, read_image_info
 from monai_chd.cohort.inspection import add_confounders, inspect_scans
 from monai_chd.cohort.joining import Case, Cohort, find_scans, find_scans_by, join, nifti_files
-from monai_chd.cohort.layouts import CohortConfig, load_cohort
+from monai_chd.cohort.layouts import Layout, load_layout
 from monai_chd.cohort.splits import check_choices, draw_split
 from monai_chd.errors import UserError, UserFileError
 from monai_chd.files import replacing, writable_folder
@@ -59,13 +60,13 @@ class Choices:
 
     Attributes:
         table: workbook of flags or table of classes; None: found beside the scans by `tables.find_table`.
-        cohort: cohort file, or the name of an example, for a layout that is not ImageCHD's (`cohorts`).
-        rule: name or file of the rule that turns flags into a class (`rules`); None: the cohort file's, else strict.
+        layout: a file, or the name of an example, for a layout that is not ImageCHD's (`layouts`).
+        rule: name or file of the rule that turns flags into a class (`rules`); None: the layout's, else strict.
         normal: what a patient without a flag needs to count as normal, one of `imagechd.NORMALS`.
         folds: number of cross-validation folds of the training part.
         test_fraction: share of patients held out as the test part, 0 for none.
         seed: of the split.
-        hu_offset: HU = value + this, for every scan; None: the cohort file's, else found for each file.
+        hu_offset: HU = value + this, for every scan; None: the layout's, else found for each file.
         confounders: also record the age at the scan, where ImageCHD's image-info sheet is present.
         skip_bad: leave bad rows and scans out, listed in `excluded.csv`, instead of stopping.
 
@@ -74,7 +75,7 @@ class Choices:
     """
 
     table: str | Path | None = None
-    cohort: str | Path | None = None
+    layout: str | Path | None = None
     rule: str | Path | None = None
     normal: str = NORMALS[0]
     folds: int = 5
@@ -106,21 +107,21 @@ def prepare(
         The datalist, as written.
 
     Raises:
-        UserFileError: no folder, scans, table, rule or cohort file.
-        UserError: bad rows or scans (all listed at once), a rule or cohort file that is none, too few patients for the
+        UserFileError: no folder, scans, table, rule or layout.
+        UserError: bad rows or scans (all listed at once), a rule or layout that is none, too few patients for the
             folds, or `out` already holds another split.
     """
     folder, out = Path(source).resolve(), Path(out).resolve()
-    config = load_cohort(choices.cohort) if choices.cohort else None
-    owners = find_scans_by(config.id_pattern, folder) if config and config.id_pattern else {}
+    layout = load_layout(choices.layout) if choices.layout else None
+    owners = find_scans_by(layout.id_pattern, folder) if layout and layout.id_pattern else {}
     scans = list(owners) or find_scans(folder)
     table = Path(choices.table).resolve() if choices.table else None
-    found = read_diagnoses(folder, table, config=config, rule=choices.rule, normal=choices.normal)
+    found = read_diagnoses(folder, table, layout=layout, rule=choices.rule, normal=choices.normal)
     sheet = _image_sheet(folder, choices.confounders)
     writable_folder(out)
     joined = join(folder, scans, found.rows, owners)
     given = choices.hu_offset
-    inspect_scans(joined, folder, config.hu_offset if config and given is None else given, progress)
+    inspect_scans(joined, folder, layout.hu_offset if layout and given is None else given, progress)
     if not choices.skip_bad:
         _refuse_problems(joined, folder, found.name)
     add_confounders(joined, sheet.scans, found.is_imagechd)
@@ -129,8 +130,8 @@ def prepare(
         "classes": list(CLASSES),
         "rule": found.rule,
         "normal": found.normal,
-        "notes": _notes(found, sheet, joined, config),
-        **_parts(joined, folder, choices, config.absent_classes if config else ()),
+        "notes": _notes(found, sheet, joined, layout),
+        **_parts(joined, folder, choices, layout.absent_classes if layout else ()),
     }
     _write(datalist, joined.excluded, out)
     return datalist
@@ -169,14 +170,16 @@ def _image_sheet(folder: Path, ages: bool) -> ImageSheet:
     return ImageSheet()
 
 
-def _notes(found: Diagnoses, sheet: ImageSheet, joined: Cohort, config: CohortConfig | None) -> list[str]:
+def _notes(found: Diagnoses, sheet: ImageSheet, joined: Cohort, layout: Layout | None) -> list[str]:
     """What is odd about the cohort as a whole."""
     notes = [*found.notes, *sheet.notes]
-    if config and config.absent_classes:
+    if layout and layout.absent_classes:
         notes.append(
-            f"cohort {config.name}: nobody can be {', '.join(config.absent_classes)}; it cannot train a model alone"
+            f"cohort {layout.name}: nobody can be {', '.join(layout.absent_classes)}; it cannot train a model alone"
         )
-    if sheet.scans and (absent := [case.patient for case in joined.cases if case.patient not in sheet.scans]):
+    if sheet.scans and (
+        absent := [case.patient for case in joined.cases if patient_key(case.patient) not in sheet.scans]
+    ):
         notes.append(f"the sheet of images has no row for {', '.join(absent)}")
     with_map = sum(case.has_label_map for case in joined.cases)
     if 0 < with_map < len(joined.cases):
@@ -246,9 +249,13 @@ def _write(datalist: dict[str, Any], excluded: list[dict[str, str]], out: Path) 
 def read_datalist(path: str | Path) -> dict[str, Any]:
     """Read and check a datalist file.
 
+    Returns:
+        Its content; every patient as text, in the first of its spellings.
+
     Raises:
         UserFileError: no such file.
-        UserError: not JSON, keys or classes not as expected, a record without its keys, a patient in two parts or folds.
+        UserError: not JSON, keys or classes not as expected, a record without its keys, a patient in two parts or
+            folds or with two labels.
     """
     path = Path(path)
     if not path.is_file():
@@ -270,16 +277,34 @@ def read_datalist(path: str | Path) -> dict[str, Any]:
     repeated = [image for image, count in Counter(record["image"] for _, record in records).items() if count > 1]
     if repeated:
         raise UserError(f"{path}: images that stand in it more than once: {', '.join(repeated)}")
-    places: dict[str, set[str]] = {}
-    for part, record in records:
-        place = "the test part" if part == "test" else f"fold {record['fold']}"
-        places.setdefault(str(record["patient"]), set()).add(place)
-    twice = [f"{patient} ({' and '.join(sorted(where))})" for patient, where in places.items() if len(where) > 1]
-    if twice:
-        raise UserError(
-            f"{path}: patients in more than one place: {', '.join(twice)}; a patient belongs to one fold or part"
-        )
+    _check_patients(path, records)
+    spelled = first_spellings(record["patient"] for _, record in records)
+    for _, record in records:
+        record["patient"] = spelled[patient_key(record["patient"])]
     return datalist  # type: ignore[no-any-return]
+
+
+def _check_patients(path: Path, records: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    """Refuse a patient in two folds or parts, or with two labels."""
+    spellings: dict[str, dict[str, None]] = defaultdict(dict)
+    places: dict[str, set[str]] = defaultdict(set)
+    labels: dict[str, set[str]] = defaultdict(set)
+    for part, record in records:
+        key = patient_key(record["patient"])
+        spellings[key][str(record["patient"]).strip()] = None
+        places[key].add("the test part" if part == "test" else f"fold {record['fold']}")
+        labels[key].add(CLASSES[record["label"]])
+    for texts, fault, mend in (
+        (places, "in more than one place", "a patient belongs to one fold or part"),
+        (labels, "whose scans have different classes", "give each patient one class"),
+    ):
+        twice = [
+            f"{' = '.join(spellings[key])} ({' and '.join(sorted(found))})"
+            for key, found in texts.items()
+            if len(found) > 1
+        ]
+        if twice:
+            raise UserError(f"{path}: patients {fault}: {', '.join(twice)}; {mend}")
 
 
 def _check_record(path: Path, part: str, record: Any) -> None:
@@ -329,7 +354,7 @@ def load_cases(datalist: str | Path, dataset_dir: str | Path, fold: int = 0) -> 
             image = Path(dataset_dir, record["image"])
             if not image.is_file():
                 missing.append(record["image"])
-            case = {**record, "image": str(image), "patient": str(record["patient"])}
+            case = {**record, "image": str(image)}
             # the sheet's flags have a length of their own in each case, which no batch can hold; nor what may be unknown
             case["flags"] = "+".join(record.get("flags", ()))
             for key in DESCRIPTIVE:

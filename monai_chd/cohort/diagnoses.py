@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_chd.cohort import imagechd
-from monai_chd.cohort.layout_tables import read_cohort
-from monai_chd.cohort.layouts import CohortConfig
+from monai_chd.cohort.layouts import Layout, read_by_layout
 from monai_chd.cohort.rules import DEFAULT, Rule, load_rule
 from monai_chd.cohort.tables import Diagnosis, Table, find_table, load_table
 from monai_chd.errors import UserError
@@ -44,7 +43,7 @@ def read_diagnoses(
     folder: Path,
     table: Path | None = None,
     *,
-    config: CohortConfig | None = None,
+    layout: Layout | None = None,
     rule: str | Path | None = None,
     normal: str = imagechd.NORMALS[0],
 ) -> Diagnoses:
@@ -52,9 +51,9 @@ def read_diagnoses(
 
     Args:
         folder: of the cohort.
-        table: .csv or .xlsx; None: where the config says, else found in the folder.
-        config: says where diagnoses stand when it is not where ImageCHD has them.
-        rule: name or file, goes before the config's; None: the default rule.
+        table: .csv or .xlsx; None: where the layout says, else found in the folder.
+        layout: says where diagnoses stand when it is not where ImageCHD has them.
+        rule: name or file, goes before the layout's; None: the default rule.
         normal: one of `imagechd.NORMALS`.
 
     Raises:
@@ -63,10 +62,10 @@ def read_diagnoses(
     """
     if normal not in imagechd.NORMALS:
         raise UserError(f"normal: expected one of {', '.join(imagechd.NORMALS)}, got {normal!r}")
-    policy = load_rule(rule or (config.rule if config else "") or DEFAULT)
-    if config is None or not config.info_files:
-        table = table or (folder / config.table if config and config.table else find_table(folder))
-    found = read_cohort(config, folder, table, policy) if config else load_table(Path(str(table)), policy)
+    policy = load_rule(rule or (layout.rule if layout else "") or DEFAULT)
+    if layout is None or not layout.info_files:
+        table = table or (folder / layout.table if layout and layout.table else find_table(folder))
+    found = read_by_layout(layout, folder, table, policy) if layout else load_table(Path(str(table)), policy)
     name = "info files" if table is None else table.name
     if not found.has_flags:
         if rule is not None or normal != imagechd.NORMALS[0]:

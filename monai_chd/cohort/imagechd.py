@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from monai_chd.cohort.identity import patient_key
 from monai_chd.labels import FLAGS
 
 PATIENTS = Path(__file__).with_name("imagechd.csv")
@@ -50,7 +51,7 @@ class Known(NamedTuple):
 
 @cache
 def patients() -> Mapping[str, Known]:
-    """The 110 patients by id."""
+    """The 110 patients, by `identity.patient_key`."""
     with PATIENTS.open(newline="", encoding="utf-8") as file:
         return {
             row["index"]: Known(
@@ -65,11 +66,16 @@ def patients() -> Mapping[str, Known]:
         }
 
 
+def known_patient(patient: str) -> Known | None:
+    """What is known of a patient; None for an id that ImageCHD has not."""
+    return patients().get(patient_key(patient))
+
+
 def why_not(flags: Mapping[str, tuple[str, ...]]) -> str:
     """Why a table is not that of ImageCHD (or a large part of it); "" when it is.
 
     Args:
-        flags: of each patient of the table, by id.
+        flags: of each patient of the table, by `identity.patient_key`.
     """
     known = [patient for patient in flags if patient in patients()]
     if len(known) < MINIMUM or len(known) < SHARE * len(flags):
@@ -84,7 +90,7 @@ def differences(flags: Mapping[str, tuple[str, ...]]) -> list[str]:
     """How a table with ImageCHD's ids differs from the released one; nothing for a table with other ids.
 
     Args:
-        flags: of each patient of the table, by id.
+        flags: of each patient of the table, by `identity.patient_key`.
     """
     known = [patient for patient in flags if patient in patients()]
     if len(known) < MINIMUM or len(known) < SHARE * len(flags):
@@ -112,7 +118,7 @@ def why_left_out(patient: str, normal: str) -> str:
         patient: id.
         normal: one of `NORMALS`.
     """
-    known = patients().get(patient)
+    known = known_patient(patient)
     if known is None or not known.tier:
         return "" if normal == NORMALS[0] else f"{UNFLAGGED}: not among the patients whose other sources are known"
     if known.tier in TIERS[normal]:
@@ -128,7 +134,7 @@ def why_left_out(patient: str, normal: str) -> str:
 
 def contrast(patient: str) -> bool | None:
     """Whether the scan of a patient of ImageCHD is with contrast; None for an unknown id."""
-    known = patients().get(patient)
+    known = known_patient(patient)
     return None if known is None else known.note != "no contrast"
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from monai_chd.cohort import imagechd
+from monai_chd.cohort.identity import patient_key
 from monai_chd.cohort.imagechd_image_info import ImageInfo
 from monai_chd.cohort.joining import Case, Cohort, relative_name
 from monai_chd.errors import UserError
@@ -180,11 +181,11 @@ def add_confounders(cohort: Cohort, infos: Mapping[str, ImageInfo], is_imagechd:
 
     Args:
         cohort: its cases are filled in.
-        infos: of the image-info sheet, by id; a spacing there goes before the header's.
+        infos: of the image-info sheet, by `identity.patient_key`; a spacing there goes before the header's.
         is_imagechd: whether what is known of ImageCHD's patients holds.
     """
     for case in cohort.cases:
-        info = infos.get(case.patient, ImageInfo())
+        info = infos.get(patient_key(case.patient), ImageInfo())
         case.spacing_mm = info.spacing_mm or case.spacing_mm
         case.scanner, case.age_years = info.scanner, info.age_years
         if not is_imagechd:
@@ -192,5 +193,5 @@ def add_confounders(cohort: Cohort, infos: Mapping[str, ImageInfo], is_imagechd:
         case.contrast = imagechd.contrast(case.patient)
         if case.contrast is False:
             case.notes.append("no contrast: 2021 re-review")
-        elif (known := imagechd.patients().get(case.patient)) and known.note:
+        elif (known := imagechd.known_patient(case.patient)) and known.note:
             case.notes.append(f"2021 re-review: {known.note}")

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
+from monai_chd.cohort.identity import first_spellings, patient_key, same_patient
 from monai_chd.cohort.tables import Diagnosis
 from monai_chd.errors import UserFileError
 from monai_chd.nifti import is_nifti, stem
@@ -111,33 +112,30 @@ def find_scans_by(pattern: re.Pattern[str], folder: Path) -> dict[Path, str]:
     owners = {path: match[1] or "" for path, match in matches.items() if match}
     if not owners:
         raise UserFileError(
-            f"{folder}: none of {len(files)} NIfTI files matches id_pattern {pattern.pattern!r} of the cohort file"
+            f"{folder}: none of {len(files)} NIfTI files matches id_pattern {pattern.pattern!r} of the layout"
             + (f"; the first is {files[0].relative_to(folder).as_posix()}" if files else "")
         )
     return owners
 
 
-def same_id(left: str, right: str) -> bool:
-    """Ids equal as text, or as numbers (07 and 7)."""
-    return left == right or (left.isdigit() and right.isdigit() and int(left) == int(right))
-
-
-def _words(name: str) -> list[str]:
-    return [word for word in re.split(r"[-_. ]+", name) if word]
+@cache
+def _words(name: str) -> tuple[str, ...]:
+    """Words of a name, as ids are compared."""
+    return tuple(patient_key(word) for word in re.split(r"[-_. ]+", name) if word)
 
 
 def named_by(patient: str, scan: Path) -> bool:
     """Whether a file name carries an id: as its whole stem or as words of it in a row (sub-01 in sub-01_ct)."""
     name, own = _words(stem(scan)), _words(patient)
     starts = range(len(name) - len(own) + 1) if own else ()
-    return stem(scan) == patient or any(all(map(same_id, own, name[start : start + len(own)])) for start in starts)
+    return stem(scan) == patient or any(name[start : start + len(own)] == own for start in starts)
 
 
 def _scans_of(row: Diagnosis, folder: Path, scans: Sequence[Path], owners: Mapping[Path, str]) -> list[Path]:
     """The scans a row names, by path (as written, or through links) or by id."""
     if not row.image:
         if owners:
-            return [scan for scan in scans if row.patient and same_id(row.patient, owners[scan])]
+            return [scan for scan in scans if row.patient and same_patient(row.patient, owners[scan])]
         return [scan for scan in scans if row.patient and named_by(row.patient, scan)]
     path = next((p for p in (folder / row.image, Path(row.image)) if p.is_file()), None)
     if path is None:
@@ -165,6 +163,8 @@ def _missing(row: Diagnosis, folder: Path) -> str:
 def join(folder: Path, scans: Sequence[Path], rows: Sequence[Diagnosis], owners: Mapping[Path, str]) -> Cohort:
     """Give every row its scans; a row or scan left alone, or a scan claimed twice, is a problem.
 
+    A patient of several rows is spelled as in the first of them.
+
     Args:
         folder: of the cohort.
         scans: files that have to belong to somebody.
@@ -172,16 +172,21 @@ def join(folder: Path, scans: Sequence[Path], rows: Sequence[Diagnosis], owners:
         owners: patient of each scan, where a pattern says so; empty: ids are found in the names of files.
     """
     cohort = Cohort()
-    seen = Counter(row.patient for row in rows if row.patient)
+    written: dict[str, list[str]] = {}
+    for row in rows:
+        written.setdefault(patient_key(row.patient), []).append(row.patient)
     claims: dict[Path, list[Diagnosis]] = {}
     found = [_scans_of(row, folder, scans, owners) for row in rows]
+    spelled = first_spellings(row.patient or stem(scan) for row, own in zip(rows, found, strict=True) for scan in own)
     for row, own in zip(rows, found, strict=True):
         for scan in own:
             claims.setdefault(scan, []).append(row)
     for row, own in zip(rows, found, strict=True):
         name = row.patient or row.image or "empty"
-        if row.patient and not row.image and seen[row.patient] > 1:
-            cohort.problem(f"{row.where}: id {name} stands in {seen[row.patient]} rows", row, row.patient)
+        same = written[patient_key(row.patient)]
+        if row.patient and not row.image and len(same) > 1:
+            ids = " = ".join(dict.fromkeys(same))
+            cohort.problem(f"{row.where}: id {ids} stands in {len(same)} rows", row, row.patient)
         elif row.problem:
             cohort.problem(f"{row.where} (id {name}): {row.problem}", row, row.patient)
         elif not own:
@@ -190,9 +195,10 @@ def join(folder: Path, scans: Sequence[Path], rows: Sequence[Diagnosis], owners:
             for scan in own:
                 cohort.exclude(row, row.patient, relative_name(scan, folder), row.reason)
         else:
-            cohort.cases += [Case(row.patient or stem(scan), scan, row) for scan in own if len(claims[scan]) == 1]
+            names = {scan: spelled[patient_key(row.patient or stem(scan))] for scan in own if len(claims[scan]) == 1}
+            cohort.cases += [Case(patient, scan, row) for scan, patient in names.items()]
     for scan, owning in claims.items():
-        if len(owning) > 1 and any(row.image or row.patient != owning[0].patient for row in owning):
+        if len(owning) > 1 and any(row.image or not same_patient(row.patient, owning[0].patient) for row in owning):
             listed = " and ".join(f"{row.where} ({row.patient or row.image})" for row in owning)
             cohort.problem(f"{relative_name(scan, folder)}: belongs to {listed}", image=relative_name(scan, folder))
     for scan in scans:

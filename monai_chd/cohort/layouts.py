@@ -1,38 +1,48 @@
-"""Cohorts other than ImageCHD by a small file: which files are scans, whose they are, and where diagnoses stand.
+"""Layouts of cohorts other than ImageCHD: a small file says which files are scans, whose they are, and where diagnoses stand.
 
-Reads and checks that file only; `layout_files` has examples and says what each key means. What it points to is read by
-`cohort_tables`.
+Reads these files (`layout_files` has examples), and the diagnoses from where they say: columns of a table, or an info file a
+patient. Joining them to scans is `joining`'s part.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from monai_chd.cohort.definitions import Definitions
+from monai_chd.cohort.rules import UNDETERMINED, Rule
+from monai_chd.cohort.tables import (
+    Diagnosis,
+    Table,
+    class_name,
+    extra_flags,
+    flag_state,
+    is_shadow,
+    named_columns,
+    patient_id,
+    read_cells,
+    text_of,
+)
 from monai_chd.errors import UserError, UserFileError
-from monai_chd.labels import CLASSES, FLAGS, UNDETERMINED
+from monai_chd.labels import CLASSES, CYANOTIC, FLAGS, NORMAL
 
-COHORTS = Path(__file__).with_name("layout_files")
-"""Folder of the examples that come with the package, usable by name."""
-
-TEXTS = ("name", "description", "id_pattern", "table", "id_column", "class_column", "rule")
-KEYS = (*TEXTS, "flag_columns", "info_files", "values", "hu_offset", "absent_classes")
-SOURCES = ("class_column", "flag_columns", "info_files")
+LAYOUTS = Definitions("layout", Path(__file__).with_name("layout_files"))
 
 
 @dataclass(frozen=True)
-class CohortConfig:
-    """A checked cohort file.
+class Layout:
+    """A checked layout.
 
     Attributes:
-        name, description: for people.
+        name, description: of the cohort, for people.
         id_pattern: found in the path of a scan below the folder; its one group is the patient. Other files are no scans.
         table: path below the folder, "" to search for the only one.
-        id_column: column of ids, "" for the usual names.
+        id_column: column of ids, "" for the first.
         class_column: column whose cells `values` explains.
         flag_columns: what a 1 in a column means: a flag, several joined by +, a class, or "undetermined".
         info_files: pattern of the files with `key: value` lines, one a patient, its one group the patient.
@@ -57,110 +67,165 @@ class CohortConfig:
     hu_offset: float | None = None
     absent_classes: tuple[str, ...] = ()
 
+    @property
+    def has_flags(self) -> bool:
+        """Whether any meaning is a flag, so that the rule has a say."""
+        meanings = [*self.flag_columns.values(), *(self.values or {}).values()]
+        return any(meaning not in (*CLASSES, UNDETERMINED) for meaning in meanings)
 
-def shipped() -> list[str]:
-    """Names of the examples that come with the package."""
-    return sorted(path.stem for path in COHORTS.glob("*.json"))
 
-
-def load_cohort(name: str | Path) -> CohortConfig:
-    """Read a cohort file by the name of an example or by its path.
+def load_layout(name: str | Path) -> Layout:
+    """Read a layout by the name of an example or by its path.
 
     Raises:
         UserFileError: neither.
         UserError: not JSON, or keys or values that are wrong; all are said at once.
     """
-    path = COHORTS / f"{name}.json" if str(name) in shipped() else Path(name)
-    if not path.is_file():
-        raise UserFileError(
-            f"{name}: no such cohort file; expected one of {', '.join(shipped())}, or a file like those in {COHORTS}"
-        )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a cohort file, since it is not JSON ({error})") from error
-    faults = _faults(content)
-    if faults:
-        raise UserError(f"{path}: not a cohort file: {'; '.join(faults)}. What each key means: {COHORTS / 'README.md'}")
-    info = content.get("info_files", {})
-    rule = content.get("rule", "")
-    return CohortConfig(
-        **{key: content[key] for key in TEXTS if key in content and key not in ("id_pattern", "rule")},
-        id_pattern=re.compile(content["id_pattern"]) if "id_pattern" in content else None,
-        flag_columns=content.get("flag_columns", {}),
+    path = LAYOUTS.find(name)
+    content = LAYOUTS.read(path, _faults)
+    info, rule = content.pop("info_files", {}), content.pop("rule", "")
+    pattern, absent = content.pop("id_pattern", None), content.pop("absent_classes", ())
+    return Layout(
+        **content,
+        id_pattern=re.compile(pattern) if pattern else None,
         info_files=re.compile(info["pattern"]) if info else None,
         info_key=info.get("key", ""),
-        values=content.get("values"),
-        # a rule beside the cohort file is named as seen from there
+        # a rule beside the layout is named as seen from there
         rule=str(path.parent / rule) if rule and (path.parent / rule).is_file() else rule,
-        hu_offset=content.get("hu_offset"),
-        absent_classes=tuple(content.get("absent_classes", ())),
+        absent_classes=tuple(absent),
     )
 
 
-def _faults(content: Any) -> list[str]:
-    """Everything that is wrong with the content of a cohort file."""
-    if not isinstance(content, dict):
-        return [f"expected an object with keys out of {', '.join(KEYS)}, got {type(content).__name__}"]
-    faults = [f"unknown key {key!r}; known: {', '.join(KEYS)}" for key in content if key not in KEYS]
-    faults += [
-        f"{key}: expected text, got {content[key]!r}"
-        for key in TEXTS
-        if key in content and not (isinstance(content[key], str) and content[key])
-    ]
-    if "name" not in content:
-        faults.append("key 'name' is missing")
-    if len(given := [key for key in SOURCES if key in content]) != 1:
-        faults.append(f"expected one of {', '.join(SOURCES)}, got {' and '.join(given) or 'none'}")
-    if "values" in content and "flag_columns" in content:
-        faults.append("values: says what cells of class_column or info_files mean; flag_columns holds 1, 0 or blank")
-    if isinstance(content.get("id_pattern"), str):
-        faults += _faults_of_pattern("id_pattern", content["id_pattern"])
-    for key in ("flag_columns", "values"):
-        if key in content:
-            faults += _faults_of_meanings(key, content[key])
-    if "info_files" in content:
-        faults += _faults_of_info_files(content["info_files"])
-    offset = content.get("hu_offset", 0)
-    if isinstance(offset, bool) or not isinstance(offset, (int, float)):
-        faults.append(f"hu_offset: expected a number, got {offset!r}")
-    absent = content.get("absent_classes", [])
-    if not isinstance(absent, list) or any(name not in CLASSES for name in absent):
-        faults.append(f"absent_classes: expected names out of {', '.join(CLASSES)}, got {absent!r}")
+def _faults(content: dict[str, Any]) -> list[str]:
+    """What a schema cannot say: a pattern is a regular expression with one group."""
+    patterns = {
+        "id_pattern": content.get("id_pattern"),
+        "info_files, pattern": content.get("info_files", {}).get("pattern"),
+    }
+    faults = []
+    for place, pattern in patterns.items():
+        try:
+            groups = 1 if pattern is None else re.compile(pattern).groups
+        except re.error as error:
+            faults.append(f"{place}: not a regular expression ({error}): {pattern!r}")
+            continue
+        if groups != 1:
+            faults.append(f"{place}: expected one group (…) that is the patient, got {groups} in {pattern!r}")
     return faults
 
 
-def _faults_of_pattern(key: str, pattern: str) -> list[str]:
-    try:
-        groups = re.compile(pattern).groups
-    except re.error as error:
-        return [f"{key}: not a regular expression ({error}): {pattern!r}"]
-    return [] if groups == 1 else [f"{key}: expected one group (…) that is the patient, got {groups} in {pattern!r}"]
+def read_by_layout(layout: Layout, folder: Path, table: Path | None, rule: Rule) -> Table:
+    """Diagnoses of a cohort from where its layout says they stand.
 
+    Args:
+        layout: says where they are.
+        folder: holds the scans; info files are searched below it.
+        table: where the layout names columns.
+        rule: turns flags into a class.
 
-def _faults_of_meanings(key: str, meanings: Any) -> list[str]:
-    if not isinstance(meanings, dict) or not meanings:
-        return [f"{key}: expected an object of names and what they mean, got {meanings!r}"]
-    bad = [f"{name!r}: {meaning!r}" for name, meaning in meanings.items() if not _is_meaning(meaning)]
-    if not bad:
-        return []
-    return [
-        f"{key}: {', '.join(bad)}; expected a class ({', '.join(CLASSES)}), {UNDETERMINED!r}, or flags joined by + "
-        f"({', '.join(FLAGS)})"
+    Raises:
+        UserFileError: no table, or no info file.
+        UserError: a table without the columns named, or empty.
+    """
+    if layout.info_files is not None:
+        return _read_info_files(layout, folder, rule)
+    if table is None:
+        raise UserFileError(f"{folder}: no table given for cohort {layout.name}")
+    frame, _ = read_cells(table)
+    columns = named_columns(frame)
+    wanted = [layout.id_column, layout.class_column, *layout.flag_columns]
+    if absent := [name for name in wanted if name and name.strip().lower() not in columns]:
+        raise UserError(
+            f"{table}: no column {', '.join(map(repr, absent))}, which cohort {layout.name} names; got "
+            f"{', '.join(map(str, frame.columns))}"
+        )
+    id_column = columns[layout.id_column.strip().lower()] if layout.id_column else frame.columns[0]
+    rows = [
+        row
+        for number, (_, cells) in enumerate(frame.iterrows(), start=2)
+        if (row := _row(layout, cells, columns, patient_id(text_of(cells[id_column])), number, rule)) is not None
     ]
+    if not rows:
+        raise UserError(f"{table}: the table has a header but no rows")
+    known = {id_column, *(columns[name.strip().lower()] for name in layout.flag_columns)}
+    notes = extra_flags(frame, known, rows) if layout.flag_columns else []
+    return Table(rows, notes, layout.has_flags)
 
 
-def _is_meaning(meaning: Any) -> bool:
-    if not isinstance(meaning, str):
-        return False
-    return meaning in (*CLASSES, UNDETERMINED) or all(flag in FLAGS for flag in meaning.split("+"))
+def _row(
+    layout: Layout, cells: pd.Series, columns: dict[str, str], patient: str, number: int, rule: Rule
+) -> Diagnosis | None:
+    """One row of a table; None for an empty line."""
+    if layout.class_column:
+        written = text_of(cells[columns[layout.class_column.strip().lower()]])
+        if not (patient or written):
+            return None
+        if not patient:
+            return Diagnosis(number, problem="the id is empty")
+        return _diagnose(Diagnosis(number, patient), *_meanings_of(layout, written), rule)
+    states = {name: flag_state(cells[columns[name.strip().lower()]]) for name in layout.flag_columns}
+    if not patient and not any(state is not False for state in states.values()):
+        return None
+    if not patient:
+        return Diagnosis(number, problem="the id is empty")
+    if unreadable := [name for name, state in states.items() if state is None]:
+        listed = ", ".join(f"{name} is {text_of(cells[columns[name.strip().lower()]])!r}" for name in unreadable)
+        return Diagnosis(number, patient, problem=f"{listed}; expected 1, 0 or blank")
+    return _diagnose(
+        Diagnosis(number, patient), [layout.flag_columns[name] for name in states if states[name]], "", rule
+    )
 
 
-def _faults_of_info_files(info: Any) -> list[str]:
-    if (
-        not isinstance(info, dict)
-        or set(info) != {"pattern", "key"}
-        or not all(isinstance(v, str) for v in info.values())
-    ):
-        return [f"info_files: expected {{'pattern': …, 'key': …}} with text in both, got {info!r}"]
-    return _faults_of_pattern("info_files", info["pattern"])
+def _meanings_of(layout: Layout, written: str) -> tuple[list[str], str]:
+    """What a cell or value means, and what is wrong with it."""
+    if layout.values is None:
+        label = class_name(written)
+        return ([label], "") if label else ([], f"class {written!r}; expected one of {', '.join(CLASSES)}")
+    found = next(
+        (meaning for value, meaning in layout.values.items() if value.strip().lower() == written.lower()), None
+    )
+    return ([found], "") if found else ([], f"value {written!r}; expected one of {', '.join(layout.values)}")
+
+
+def _diagnose(row: Diagnosis, meanings: list[str], problem: str, rule: Rule) -> Diagnosis:
+    """Class of a patient from all that its row means: any cyanotic lesion decides, then an undetermined one."""
+    named = {flag for meaning in meanings if meaning not in (*CLASSES, UNDETERMINED) for flag in meaning.split("+")}
+    flags = tuple(flag for flag in FLAGS if flag in named)
+    verdicts: set[str | None] = {None if m == UNDETERMINED else m for m in meanings if m in (*CLASSES, UNDETERMINED)}
+    reason = f"{UNDETERMINED}: the layout leaves it open" if None in verdicts else ""
+    if flags or not verdicts:
+        label, by_rule = rule.verdict(row.patient, flags)
+        verdicts.add(label)
+        reason = by_rule or reason
+    if NORMAL in verdicts and len(verdicts) > 1:
+        problem = problem or f"{NORMAL} and {'+'.join(flags) or 'another diagnosis'} at once"
+    if problem:
+        return Diagnosis(row.row, row.patient, flags=flags, problem=problem, source=row.source)
+    label = CYANOTIC if CYANOTIC in verdicts else None if None in verdicts else verdicts.pop()
+    return Diagnosis(row.row, row.patient, "", label, flags, "" if label else reason, source=row.source)
+
+
+def _read_info_files(layout: Layout, folder: Path, rule: Rule) -> Table:
+    """A row for each file of `key: value` lines."""
+    rows: list[Diagnosis] = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        match = layout.info_files.search(name) if layout.info_files and not is_shadow(path) else None
+        if match and path.is_file():
+            lines = (line.partition(":") for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
+            values = {key.strip().lower(): value.strip() for key, _, value in lines}
+            written = values.get(layout.info_key.strip().lower())
+            row = Diagnosis(len(rows) + 1, match[1] or "", source=name)
+            meanings, problem = (
+                ([], f"no line {layout.info_key}: …") if written is None else _meanings_of(layout, written)
+            )
+            rows.append(_diagnose(row, meanings, problem, rule))
+    if not rows:
+        raise UserFileError(
+            f"{folder}: no info file of cohort {layout.name} found; expected paths like {_pattern(layout)}"
+        )
+    return Table(rows, [], layout.has_flags)
+
+
+def _pattern(layout: Layout) -> str:
+    return layout.info_files.pattern if layout.info_files else ""

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from monai_chd.cohort import imagechd
-from monai_chd.labels import CLASSES, NORMAL, UNDETERMINED
+from monai_chd.cohort.rules import UNDETERMINED
+from monai_chd.labels import CLASSES, NORMAL
 
 MOST_NAMES = 8
 NORMAL_MEANS = {

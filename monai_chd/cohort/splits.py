@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
+from monai_chd.cohort.identity import first_spellings, patient_key
 from monai_chd.errors import UserError
 from monai_chd.labels import CLASSES
 
@@ -49,7 +50,7 @@ def draw_split(
     """Fold of every patient; -1 is the held-out test part. Stratified by class, a patient never in two.
 
     Args:
-        labels: class of each patient, in an order that does not depend on the table's.
+        labels: class of each patient by id, the same for all its spellings, in an order that does not depend on the table's.
         folds: cross-validation folds of the training part.
         test_fraction: share of patients held out, 0 for none.
         seed: of the draw.
@@ -58,7 +59,9 @@ def draw_split(
     Raises:
         UserError: a class that is not in every fold and in the test part.
     """
-    patients, classes = np.array(list(labels)), np.array(list(labels.values()))
+    spelled = first_spellings(labels)
+    classed = {patient_key(patient): label for patient, label in labels.items()}
+    patients, classes = np.array(list(spelled.values())), np.array(list(classed.values()))
     test = _test_part(classes, test_fraction, seed)
     rest = np.setdiff1d(np.arange(len(patients)), test)
     training, held_out = Counter(classes[rest].tolist()), Counter(classes[test].tolist())
@@ -73,8 +76,8 @@ def draw_split(
             f"too few patients for {folds} folds and a test part of {test_fraction:.0%}: {'; '.join(short)}. Every class "
             f"needs at least one patient in each fold and in the test part: choose fewer --folds or another --test-fraction"
         )
-    assigned = dict.fromkeys(labels, -1)
+    assigned = dict.fromkeys(spelled, -1)
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
     for fold, (_, chosen) in enumerate(splitter.split(rest, classes[rest], groups=patients[rest])):
-        assigned.update({str(patients[rest[i]]): fold for i in chosen})
-    return assigned
+        assigned.update({patient_key(patients[rest[i]]): fold for i in chosen})
+    return {patient: assigned[patient_key(patient)] for patient in labels}

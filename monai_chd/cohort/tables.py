@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from monai_chd.cohort.identity import patient_key
 from monai_chd.cohort.rules import Rule, load_rule
 from monai_chd.errors import UserError, UserFileError
 from monai_chd.labels import CLASSES, FLAGS
@@ -72,8 +73,8 @@ class Table:
     has_flags: bool = False
 
     def flags(self) -> dict[str, tuple[str, ...]]:
-        """Flags of each patient whose row is sound."""
-        return {row.patient: row.flags for row in self.rows if row.patient and not row.problem}
+        """Flags of each patient whose row is sound, by `identity.patient_key`."""
+        return {patient_key(row.patient): row.flags for row in self.rows if row.patient and not row.problem}
 
 
 def is_shadow(path: Path) -> bool:

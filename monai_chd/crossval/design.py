@@ -28,11 +28,6 @@ from monai_chd.workflow.run import config_content
 FOLDS_FILE = "folds.json"
 
 
-def patient_of(record: Mapping[str, Any]) -> str:
-    """The patient of a record of the datalist, or of a row of `excluded.csv`: the one place that says who is who."""
-    return str(record["patient"])
-
-
 @dataclass(frozen=True)
 class Design:
     """A cross-validation: its patients, their folds and the settings of its fits.
@@ -148,7 +143,7 @@ def new_design(
     local = {key: given.pop(key) for key in LOCAL_KEYS if key in given}
     records = _records(path)
     root = Path(local.get("dataset_dir") or dataset_dir(path)).resolve()
-    assignment = draw_folds(_labels(path, records), folds, repeats, seed)
+    assignment = draw_folds({record["patient"]: record["label"] for record in records}, folds, repeats, seed)
     return Design(
         datalist=path,
         root=root,
@@ -166,21 +161,8 @@ def new_design(
 def _records(path: Path) -> list[dict[str, Any]]:
     """Records of both parts of a datalist, sorted by patient and image, without the fold that they had there."""
     content = read_datalist(path)
-    records = [{**record, "patient": patient_of(record)} for part in PARTS for record in content[part]]
-    for record in records:
-        record.pop("fold", None)
+    records = [{k: v for k, v in record.items() if k != "fold"} for part in PARTS for record in content[part]]
     return sorted(records, key=lambda record: (record["patient"], record["image"]))
-
-
-def _labels(path: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Class of each patient; refuses one with two."""
-    found: dict[str, set[int]] = {}
-    for record in records:
-        found.setdefault(record["patient"], set()).add(record["label"])
-    two = [patient for patient, labels in found.items() if len(labels) > 1]
-    if two:
-        raise UserError(f"{path}: patients whose scans have different classes: {some_of(two)}; mend the table")
-    return {patient: labels.pop() for patient, labels in found.items()}
 
 
 def fit_datalist(

@@ -20,14 +20,16 @@ from typing import Any
 import torch
 
 from monai_chd.cohort.datalist import read_datalist
+from monai_chd.cohort.identity import patient_key
 from monai_chd.cohort.imagechd import UNFLAGGED
+from monai_chd.cohort.rules import UNDETERMINED
 from monai_chd.crossval.config_keys import REPORTED_KEYS
-from monai_chd.crossval.design import FOLDS_FILE, Design, patient_of
+from monai_chd.crossval.design import FOLDS_FILE, Design
 from monai_chd.crossval.fits import FITS_FOLDER, fit_folder, learning_curves, read_done
 from monai_chd.crossval.folds import INNER_SHARE
 from monai_chd.crossval.out_of_fold_table import TABLE_FILE
 from monai_chd.files import replacing
-from monai_chd.labels import CLASSES, UNDETERMINED
+from monai_chd.labels import CLASSES
 from monai_chd.metrics.curves import best_epoch
 from monai_chd.metrics.predictions import NOTE, software_versions
 from monai_chd.networks.encoders import has_bfloat16
@@ -127,10 +129,11 @@ def _flow(design: Design) -> list[dict[str, Any]]:
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     # a patient with one scan left out may take part with another
+    taking_part = {patient_key(patient) for patient in design.labels}
     reasons: dict[str, str] = {}
     for row in rows:
-        if patient_of(row) not in design.labels:
-            reasons.setdefault(patient_of(row) or row["image"], _short(row["reason"]))
+        if (key := patient_key(row["patient"])) not in taking_part:
+            reasons.setdefault(key or row["image"], _short(row["reason"]))
     left_out = [
         {"step": "left out", "patients": count, "why": why} for why, count in Counter(reasons.values()).most_common()
     ]
@@ -144,7 +147,7 @@ def _short(reason: str) -> str:
 
 
 def _design(design: Design, datalist: Mapping[str, Any]) -> dict[str, Any]:
-    held_out = len({patient_of(record) for record in datalist["test"]})
+    held_out = len({record["patient"] for record in datalist["test"]})
     former = (
         f"the {held_out} that were held out for a final test are among them and are nothing special here: after this, "
         f"they are no untouched test set any more"

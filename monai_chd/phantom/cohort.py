@@ -1,6 +1,6 @@
 """Phantom cohorts on disk, in the files and the workbook of ImageCHD.
 
-Owns which patient gets which lesion, file names and formats. A volume itself is `phantom_volume`'s.
+Owns which patient gets which lesion, file names and formats. A volume itself is `volume`'s.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from openpyxl import Workbook
 from tqdm import tqdm
 
+from monai_chd.cohort.rules import load_rule
 from monai_chd.cohort.tables import SHEET
 from monai_chd.errors import UserError
 from monai_chd.files import replacing
-from monai_chd.labels import CLASSES, CYANOTIC, FLAGS, NON_CYANOTIC, NORMAL, strict_class
+from monai_chd.labels import CLASSES, CYANOTIC, FLAGS, NON_CYANOTIC, NORMAL
 from monai_chd.phantom.lesions import check_flags
 from monai_chd.phantom.volume import Nuisances, check_volume, make_volume
 
@@ -164,7 +165,8 @@ def nifti(voxels: NDArray[Any]) -> Callable[[IO[bytes]], None]:
 
 
 def _nuisance_table(dealt: Sequence[Iterable[str]], drawn: Sequence[Nuisances]) -> Callable[[IO[bytes]], None]:
-    """Writer of one row a patient: id, class ("Undetermined" where the flags do not tell), then what was drawn."""
+    """Writer of one row a patient: id, strict class ("Undetermined" where the flags do not tell), then what was drawn."""
+    strict = load_rule("strict")
 
     def fill(stream: IO[bytes]) -> None:
         text = io.StringIO()
@@ -172,7 +174,7 @@ def _nuisance_table(dealt: Sequence[Iterable[str]], drawn: Sequence[Nuisances]) 
         table.writerow(["patient", "class", *drawn[0]])
         for place, (flags, nuisances) in enumerate(zip(dealt, drawn, strict=True)):
             values = [f"{value:.6g}" for value in nuisances.values()]
-            table.writerow([FIRST_ID + place, strict_class(flags) or "Undetermined", *values])
+            table.writerow([FIRST_ID + place, strict.deciding_step(flags).label or "Undetermined", *values])
         stream.write(text.getvalue().encode())
 
     return fill

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_chd.cohort.identity import patient_key
 from monai_chd.errors import UserError, UserFileError
 from monai_chd.files import replacing, writable_folder
 from monai_chd.metrics.calibration import read_calibration, read_wish
@@ -188,8 +189,11 @@ def check_unseen(checkpoint: str | Path, cases: Sequence[Mapping[str, Any]]) -> 
     beside = Path(checkpoint).with_name(TRAINED_ON)
     if not beside.is_file():
         return
-    seen = {key: set(values) for key, values in json.loads(beside.read_text()).items()}
-    leaked = sorted({str(case["patient"]) for case in cases for key in seen if case.get(key) in seen[key]})
+    seen = json.loads(beside.read_text())
+    patients, scans = set(map(patient_key, seen["patient"])), set(seen["sha256"])
+    leaked = sorted(
+        {str(c["patient"]) for c in cases if patient_key(c["patient"]) in patients or c.get("sha256") in scans}
+    )
     if leaked:
         raise UserError(
             f"{len(leaked)} of the patients to evaluate on were seen in training ({', '.join(leaked[:8])}"

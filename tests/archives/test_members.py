@@ -22,7 +22,7 @@ from archive_makers import (
 )
 from tqdm import tqdm
 
-from monai_chd.archives import members, split_zip
+from monai_chd.archives import members
 from monai_chd.archives.members import STATE
 from monai_chd.archives.unpack import unpack
 
@@ -129,7 +129,7 @@ def test_an_interruption_leaves_whole_scans_only_and_the_next_run_goes_on(split,
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(members, "tqdm", Stopped)
-        patch.setattr(split_zip, "CHUNK", 10_000)
+        patch.setattr(members, "CHUNK", 10_000)
         unpack(split, tmp_path / "out")
     left = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.name != STATE]
     assert 3 < len(left) < 10
@@ -143,7 +143,7 @@ def test_a_full_disk_while_writing_is_said_and_mended(split, plain, tmp_path, mo
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch, pytest.raises(ValueError, match=r"out: unpacking stopped.*No space left"):
-        patch.setattr(split_zip.ZipArchive, "_write", full)
+        patch.setattr(members, "_write", full)
         unpack(split, tmp_path / "out", progress=False)
     assert same(unpack(split, tmp_path / "out", progress=False), plain)
 

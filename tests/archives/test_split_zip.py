@@ -160,7 +160,7 @@ def test_the_command_by_hand_gives_the_last_volume_its_name(split, tmp_path):
 
 
 def test_a_zip_needs_no_tool(split, plain, tmp_path, monkeypatch):
-    only(monkeypatch)
+    only(monkeypatch, tmp_path / "no tools")
     assert same(unpack(split, tmp_path / "out", progress=False), plain)
 
 

@@ -221,10 +221,25 @@ def test_ids_7_and_07_are_one_scan_and_refused_as_two_patients(small, tmp_path):
     datalist = prepare_small(small, tmp_path / "one")
     assert "07" in {record["patient"] for record in datalist["training"] + datalist["test"]}
     rewrite_table(small, *SMALL_ROWS, ("07", "Normal"), ("7", "Normal"))
-    with pytest.raises(
-        ValueError, match=r"1 bad rows or scans .*\n  ct_7\.nii\.gz: belongs to row 11 \(07\) and row 12 \(7\)"
-    ):
+    faults = r"2 bad rows or scans .*\n  row 11: id 07 = 7 stands in 2 rows\n  row 12: id 07 = 7 stands in 2 rows\n"
+    with pytest.raises(ValueError, match=faults):
         prepare_small(small, tmp_path / "two")
+
+
+@pytest.mark.parametrize("patient", ["", "patient"])
+def test_scans_of_one_patient_are_in_one_place_under_the_first_of_its_spellings(small, tmp_path, patient):
+    rows = [(f"ct_{n}_image.nii.gz", str(n), label) for n, label in SMALL_ROWS]
+    for name in ("07", "7", "007"):
+        write_scan(small / f"{name}.nii", int(name, 8) + len(name))
+        rows.append((f"{name}.nii", f"{name} ", "Normal"))
+    columns = ("image", "patient", "class") if patient else ("image", "class")
+    rewrite_table(small, *[row if patient else row[::2] for row in rows], header=columns)
+    for seed in range(4):
+        datalist = prepare(small, tmp_path / f"{seed}", Choices(folds=2, test_fraction=0.3, seed=seed))
+        own = [record for part in ("training", "test") for record in datalist[part] if record["image"][0] in "07"]
+        assert [record["patient"] for record in own] == ["07"] * 3
+        assert len({record.get("fold") for record in own}) == 1
+        assert read_datalist(tmp_path / f"{seed}" / "datalist.json") == datalist
 
 
 def test_a_table_of_paths_may_name_patients_and_lie_elsewhere(small, tmp_path):
@@ -525,6 +540,8 @@ def changed(part: str, index: int, **keys) -> dict:
         (changed("training", 1, fold=-1), "1.nii.gz: fold -1; expected a whole number"),
         (changed("training", 1, patient="p5"), "patients in more than one place: p5 (fold 0 and fold 1)"),
         (changed("test", 0, patient="p5"), "patients in more than one place: p5 (fold 1 and the test part)"),
+        (changed("training", 1, patient=" p5", fold=0), "patients in more than one place: p5 (fold 0 and fold 1)"),
+        (changed("training", 1, patient="p0", fold=0, label=2), "patients whose scans have different classes: p0 (Cyanotic and"),
         (changed("test", 0, image="5.nii.gz"), "images that stand in it more than once: 5.nii.gz"),
     ],
 )  # fmt: skip
@@ -541,6 +558,19 @@ def test_ids_that_are_numbers_and_text_are_one_patient(tmp_path):
     (tmp_path / "datalist.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"5 \(fold 0 and the test part\)"):
         read_datalist(tmp_path / "datalist.json")
+    content["test"][0]["patient"] = "05"
+    (tmp_path / "datalist.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"5 = 05 \(fold 0 and the test part\)"):
+        read_datalist(tmp_path / "datalist.json")
+
+
+def test_a_patient_has_one_spelling_in_what_is_read(tmp_path):
+    content = hand_made()
+    for number, patient in enumerate((5, "05", " 5")):
+        content["training"][number].update(patient=patient, fold=0, label=1)
+    (tmp_path / "datalist.json").write_text(json.dumps(content))
+    read = read_datalist(tmp_path / "datalist.json")
+    assert [record["patient"] for record in read["training"][:4]] == ["5", "5", "5", "p3"]
 
 
 def test_a_missing_datalist_says_how_to_make_one(tmp_path):

@@ -8,7 +8,7 @@ from tiny_cohort import write_rows
 from tiny_imagechd import write_diagnoses
 
 from monai_chd.cohort.diagnoses import read_diagnoses
-from monai_chd.cohort.layouts import load_cohort
+from monai_chd.cohort.layouts import load_layout
 from monai_chd.labels import FLAGS
 
 
@@ -105,12 +105,12 @@ def test_an_unknown_kind_of_normal(folder):
         read_diagnoses(folder, normal="all")
 
 
-def test_the_rule_asked_for_goes_before_the_cohort_files(tmp_path):
+def test_the_rule_asked_for_goes_before_the_layouts(tmp_path):
     write_rows(tmp_path / "t.csv", ["id", "DORV"], [["a", "1"]])
     path = tmp_path / "cohort.json"
     path.write_text(
         json.dumps({"name": "c", "flag_columns": {"DORV": "DORV"}, "table": "t.csv", "rule": "conventional"})
     )
-    config = load_cohort(path)
-    assert counts(read_diagnoses(tmp_path, config=config)) == {"Cyanotic": 1}
-    assert counts(read_diagnoses(tmp_path, config=config, rule="strict")) == {None: 1}
+    layout = load_layout(path)
+    assert counts(read_diagnoses(tmp_path, layout=layout)) == {"Cyanotic": 1}
+    assert counts(read_diagnoses(tmp_path, layout=layout, rule="strict")) == {None: 1}

@@ -210,10 +210,3 @@ def test_flags_of_a_patient_are_those_of_all_scans(tmp_path):
 
     found = new_design(edit_json(datalist, change), folds=3).flags
     assert (found["1001"], found["1002"], found["1003"]) == (["ASD", "VSD"], [], [])
-
-
-def test_a_patient_of_two_classes_is_one_error(tmp_path):
-    datalist = write_datalist(tmp_path, scans=2, held_out=0)
-    edit_json(datalist, lambda content: content["training"][1].update(label=2))
-    with pytest.raises(ValueError, match="patients whose scans have different classes: 1001; mend the table"):
-        new_design(datalist, folds=3)

@@ -17,7 +17,7 @@ from monai_chd.archives.unpack import unpack
 
 NAME = "ImageCHD_dataset"
 RARS = Path(__file__).parents[1] / "data" / "archives"
-INSTALL = {"zip": "zip", "7z": "7zip or p7zip-full", "bsdtar": "libarchive-tools"}
+INSTALL = {"zip": "zip", "7z": "7zip or p7zip-full", "unar": "unar", "unrar": "unrar"}
 
 
 def make_plain(root: Path) -> Path:
@@ -42,9 +42,17 @@ def make_split(plain: Path, folder: Path) -> Path:
 
 def tool(name: str) -> str:
     """Path of a real tool; the test is skipped without it."""
-    path = shutil.which(name)
+    path = shutil.which(name) or (shutil.which("7zz") if name == "7z" else None)
     if path is None:
         pytest.skip(f"{name} makes or reads this test's archive; apt install {INSTALL[name]}")
+    return path
+
+
+def rar_tool(name: str) -> str:
+    """The same of one that reads RAR, which Debian's 7-Zip does not."""
+    path = tool(name)
+    if name == "7z" and " Rar" not in subprocess.run([path, "i"], capture_output=True, text=True).stdout:
+        pytest.skip("this 7-Zip reads no RAR")
     return path
 
 
@@ -75,27 +83,37 @@ def vint(number: int) -> bytes:
     return bytes([number]) if number < 0x80 else bytes([number & 0x7F | 0x80]) + vint(number >> 7)
 
 
-def craft_rar(path: Path, members: dict[str, bytes]) -> Path:
-    """A RAR 5 of stored members, as the format's description says; no free tool writes one."""
+def craft_rar(path: Path, members: dict[str, bytes], *, part: int | None = None, more: bool = False) -> Path:
+    """A RAR 5 of stored members, as the format's description says; no free tool writes one.
+
+    Args:
+        path: to write.
+        members: content by name.
+        part: number from 0 of the part of a set that it is; None: it is all there is.
+        more: whether a part follows.
+    """
 
     def block(*fields: bytes) -> bytes:
         header = b"".join(fields)
         sized = vint(len(header)) + header
         return zlib.crc32(sized).to_bytes(4, "little") + sized
 
-    parts = [b"Rar!\x1a\x07\x01\x00", block(vint(1), vint(0), vint(0))]
+    volume = vint(0) if part is None else vint(1) if part == 0 else vint(3) + vint(part)
+    parts = [b"Rar!\x1a\x07\x01\x00", block(vint(1), vint(0), volume)]
     for name, data in members.items():
         crc, raw = zlib.crc32(data).to_bytes(4, "little"), name.encode()
         about = (vint(4), vint(len(data)), vint(0o100644), crc, vint(0), vint(1), vint(len(raw)), raw)
         parts += [block(vint(2), vint(2), vint(len(data)), *about), data]
-    path.write_bytes(b"".join([*parts, block(vint(5), vint(0), vint(0))]))
+    path.write_bytes(b"".join([*parts, block(vint(5), vint(0), vint(int(more)))]))
     return path
 
 
-def only(monkeypatch, *names: str) -> None:
-    """Hide all tools but these."""
-    real = shutil.which
-    monkeypatch.setattr(shutil, "which", lambda name, **more: real(name, **more) if name in names else None)
+def only(monkeypatch, folder: Path, *tools: str) -> None:
+    """Hide all tools but these paths."""
+    folder.mkdir()
+    for path in tools:
+        (folder / Path(path).name).symlink_to(path)
+    monkeypatch.setenv("PATH", str(folder))
 
 
 def refused(source: Path, target: Path, *words: str, kind: type[Exception] = ValueError) -> str:

@@ -8,8 +8,9 @@ import openpyxl
 import pandas as pd
 import pytest
 
+from monai_chd.cohort.rules import load_rule
 from monai_chd.cohort.tables import read_table
-from monai_chd.labels import CLASSES, FLAGS, strict_class
+from monai_chd.labels import CLASSES, FLAGS
 from monai_chd.phantom.cohort import LESIONS_OF_CLASS, deal_lesions, parse_diagnosis, write_cohort
 
 SMALL = {"patients": 6, "size": 32, "slices": (8, 10), "progress": False}
@@ -94,15 +95,19 @@ def test_nuisances_of_a_patient_do_not_depend_on_the_diagnoses(cohort, tmp_path)
         assert sorted(row["class"] for row in csv.DictReader(stream)) == ["Normal"] * 3 + ["Undetermined"] * 3
 
 
+def class_of(flags):
+    return load_rule("strict").deciding_step(flags).label
+
+
 @pytest.mark.parametrize(
     "patients, counts", [(3, [1, 1, 1]), (60, [20, 20, 20]), (61, [21, 20, 20]), (62, [21, 21, 20])]
 )
 def test_classes_are_equal_and_lesions_spread(patients, counts):
     dealt = deal_lesions(patients, None, np.random.default_rng(0))
-    names = [strict_class(flags) for flags in dealt]
+    names = [class_of(flags) for flags in dealt]
     assert [names.count(name) for name in CLASSES] == counts
     if patients >= 60:
-        of_class = {name: [tuple(flags) for flags in dealt if strict_class(flags) == name] for name in CLASSES}
+        of_class = {name: [tuple(flags) for flags in dealt if class_of(flags) == name] for name in CLASSES}
         for name, lesions in LESIONS_OF_CLASS.items():
             times = [of_class[name].count(tuple(parse_diagnosis(text))) for text in lesions]
             assert sum(times) == len(of_class[name]) and max(times) - min(times) <= 1
@@ -111,7 +116,7 @@ def test_classes_are_equal_and_lesions_spread(patients, counts):
 def test_order_of_ids_tells_nothing_about_the_class():
     first_half = []
     for seed in range(200):
-        names = [strict_class(flags) for flags in deal_lesions(12, None, np.random.default_rng(seed))]
+        names = [class_of(flags) for flags in deal_lesions(12, None, np.random.default_rng(seed))]
         first_half.append(names[:6].count("Normal"))
     assert np.mean(first_half) == pytest.approx(2, abs=0.2)
     assert len(set(first_half)) >= 4

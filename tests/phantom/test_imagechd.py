@@ -30,6 +30,7 @@ with (Path(monai_chd.__file__).parent / "cohort" / "imagechd.csv").open() as _st
     KNOWN = {int(row["index"]): row for row in csv.DictReader(_stream)}
 
 needs_zip = pytest.mark.skipif(shutil.which("zip") is None, reason="Info-ZIP's zip is not installed")
+SEVEN_ZIP = shutil.which("7z") or shutil.which("7zz")
 
 
 @pytest.fixture(scope="module")
@@ -323,11 +324,11 @@ def test_archive_joined_by_zip_holds_the_folder(archive, tmp_path):
     assert found == {f"ImageCHD_dataset/{name}": digest for name, digest in digests(archive.parent).items()}
 
 
-@pytest.mark.skipif(shutil.which("7z") is None, reason="7-Zip is not installed")
+@pytest.mark.skipif(SEVEN_ZIP is None, reason="7-Zip is not installed")
 def test_seven_zip_reads_the_archive_once_its_last_volume_is_renamed(archive, tmp_path):
     shutil.copytree(archive, tmp_path / "volumes")
     last = (tmp_path / "volumes" / "ImageCHD_dataset.change2zip").rename(tmp_path / "volumes" / "ImageCHD_dataset.zip")
-    done = subprocess.run(["7z", "t", str(last)], capture_output=True, text=True, check=True)
+    done = subprocess.run([SEVEN_ZIP, "t", str(last)], capture_output=True, text=True, check=True)
     assert "Everything is Ok" in done.stdout and "Volumes = 13" in done.stdout and "Files: 122" in done.stdout
 
 
