@@ -27,9 +27,9 @@ from sklearn.preprocessing import StandardScaler
 from monai_chd.crossval.controls import prediction_row
 from monai_chd.crossval.design import Design, draw_folds, new_design
 from monai_chd.labels import CLASSES
+from monai_chd.metrics.comparison import compare_paired
 from monai_chd.metrics.estimates import evaluate
-from monai_chd.metrics.evaluation import compare
-from monai_chd.metrics.predictions import format_estimate
+from monai_chd.metrics.wording import format_estimate
 from monai_chd.workflow.run import configured
 
 FRAME_SIZE, FRAMES = 24, 12
@@ -82,7 +82,7 @@ def demonstrate(datalist: str | Path, *, folds: int = 5, repeats: int = 1, seed:
     return {
         "honest": _accuracy(honest),
         "redrawn": _accuracy(redrawn),
-        "gap": compare(redrawn, honest)["differences"]["accuracy"],
+        "gap": compare_paired(redrawn, honest)["differences"]["accuracy"],
         "seen": sum(own != other for own, other in pairs) / len(pairs),
         "patients": len(design.labels),
     }

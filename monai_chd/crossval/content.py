@@ -24,8 +24,9 @@ from monai_chd.crossval.fits import fit_folder, history, read_done
 from monai_chd.files import replacing
 from monai_chd.labels import CLASSES, UNDETERMINED
 from monai_chd.metrics.curves import best_epoch
-from monai_chd.metrics.predictions import NOTE, software_versions
 from monai_chd.networks.cnn_lstm import has_bfloat16
+from monai_chd.versions import software_versions
+from monai_chd.wording import NOTE
 from monai_chd.workflow.run import config_content
 from monai_chd.workflow.settings import plain
 
@@ -54,9 +55,9 @@ def build_report(
     Args:
         design: the cross-validation.
         folder: its output folder.
-        results: of `evaluation.results`.
+        results: of `evaluation.evaluate_out_of_fold`.
         controls: of `controls`.
-        against: of `evaluation.compare` with the other's path as `other`, or None.
+        against: of `comparison.compare_paired` with the other's path as `other`, or None.
         worst: of `worst_cases`.
         facts: `mode`, `command` and `seconds` (by step).
     """

@@ -1,7 +1,7 @@
 """The controls of a cross-validation: what the same folds give with nothing to learn, or something simpler to learn from.
 
 Shuffled labels and shuffled frames go through the same fits as the model; intensity, confounders and label maps through a
-logistic regression. What a control means in words is `readings`' part.
+logistic regression. What a control means in words is the part of `control_words`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from monai_chd.audit.confounders import CONFOUNDERS, confounders_of, predictor
 from monai_chd.audit.fingerprints import Scan
 from monai_chd.audit.records import read_records
 from monai_chd.cohort.inspection import label_map_of
-from monai_chd.crossval.control_words import CHANCE, TITLES, reading
+from monai_chd.crossval.control_words import CHANCE, TITLES, meaning
 from monai_chd.crossval.design import Design
 from monai_chd.crossval.image_features import intensity_histogram, structure_features
 from monai_chd.files import replacing
 from monai_chd.labels import CLASSES
+from monai_chd.metrics.comparison import compare_paired
 from monai_chd.metrics.estimates import Estimate, evaluate
-from monai_chd.metrics.evaluation import compare
 from monai_chd.workflow.run import config_content
 
 FITTED = ("shuffled_labels", "frame_order")
@@ -266,7 +266,7 @@ def _of_table(name: str, model: pd.DataFrame, table: pd.DataFrame) -> Control:
     """A control out of its predictions, compared with the model on the same rows."""
     own = model[model["image"].isin(set(table["image"])) & model["repeat"].isin(set(table["repeat"]))]
     same = sorted(own["label"]) == sorted(table["label"]) and own[CLASSES[0]].notna().all()
-    difference = compare(own, table)["differences"]["accuracy"] if same and name != "shuffled_labels" else None
+    difference = compare_paired(own, table)["differences"]["accuracy"] if same and name != "shuffled_labels" else None
     result = evaluate(
         [CLASSES.index(label) for label in table["label"]],
         table[list(CLASSES)].to_numpy(),
@@ -281,7 +281,7 @@ def _of_table(name: str, model: pd.DataFrame, table: pd.DataFrame) -> Control:
         "question": question,
         "accuracy": overall["accuracy"],
         "balanced_accuracy": overall["balanced_accuracy"],
-        "reading": reading(name, overall["balanced_accuracy"], difference),
+        "reading": meaning(name, overall["balanced_accuracy"], difference),
         "n": result["patients"],
         "details": {
             "difference": difference,

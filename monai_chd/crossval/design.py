@@ -22,7 +22,7 @@ from monai_chd.cohort.splits import check_choices
 from monai_chd.errors import UserError, UserFileError
 from monai_chd.files import replacing, writable_folder
 from monai_chd.labels import CLASSES
-from monai_chd.metrics.predictions import software_versions
+from monai_chd.versions import software_versions
 
 FOLDS_FILE = "folds.json"
 INNER_SHARE = 0.2

@@ -29,9 +29,10 @@ from monai_chd.errors import UserError, UserFileError, user_error
 from monai_chd.files import replacing, writable_folder
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.calibration import read_calibration, scale
-from monai_chd.metrics.evaluation import RAW
-from monai_chd.metrics.predictions import PREDICTION_COLUMNS, read_predictions, software_versions
+from monai_chd.metrics.out_of_fold import RAW
+from monai_chd.metrics.predictions import PREDICTION_COLUMNS, read_predictions
 from monai_chd.processes import end_with_parent
+from monai_chd.versions import software_versions
 from monai_chd.workflow.run import quietly, run_bundle
 from monai_chd.workflow.settings import LAST, MODEL
 

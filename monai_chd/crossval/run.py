@@ -37,12 +37,14 @@ from monai_chd.crossval.fits import (
     write_pooled,
 )
 from monai_chd.crossval.worst_cases import flags_of, worst_cases
-from monai_chd.metrics.evaluation import compare, results
-from monai_chd.metrics.predictions import format_estimate
+from monai_chd.metrics.comparison import compare_paired
+from monai_chd.metrics.evaluation import evaluate_out_of_fold
+from monai_chd.metrics.wording import format_estimate
 from monai_chd.networks.cnn_lstm import has_bfloat16
 from monai_chd.report.checklists import fill_checklists
 from monai_chd.report.model_card import write_model_card
 from monai_chd.report.page import write_report
+from monai_chd.wording import text_table
 from monai_chd.workflow.run import configured
 
 FROZEN = "efficientnet_lite0"
@@ -187,7 +189,7 @@ def crossval(
         found = _controls(design, folder / "controls", table, progress, pool) if controls else []
     progress.say("figures with intervals")
     with progress.timed("evaluation"):
-        evaluated = results(table, flags_of(design.records))
+        evaluated = evaluate_out_of_fold(table, flags_of(design.records))
         other = None if against is None else _against(table, Path(against))
     with progress.timed("worst cases"):
         worst = worst_cases(design, table, folder / "fits", folder, progress=progress.say)
@@ -272,7 +274,7 @@ def _controls(
 
 
 def _against(table: pd.DataFrame, other: Path) -> dict[str, Any]:
-    compared = compare(table, read_pooled(other), names=("this model", "the other"))
+    compared = compare_paired(table, read_pooled(other), names=("this model", "the other"))
     return {**compared, "other": str(other)}
 
 
@@ -288,10 +290,11 @@ def _write(report: dict[str, Any], folder: Path) -> None:
 def summary(report: Mapping[str, Any], out: str | Path) -> str:
     """What the command prints at the end: the figures with their intervals, what the controls say, and where all is."""
     found = report["results"]
-    overall = found["all"]["overall"]
+    overall, baseline = found["all"]["overall"], found["baseline"]
     shown = ("accuracy", "balanced_accuracy", "macro_f1", "auc_macro")
-    lines = [sentence_of(report), ""]
-    lines += [f"{name.replace('_', ' '):<18} {format_estimate(overall[name])}" for name in shown]
+    figures = [(name.replace("_", " "), format_estimate(overall[name])) for name in shown]
+    figures.append((f"always {baseline['label']}", format_estimate(baseline["accuracy"])))
+    lines = [sentence_of(report), "", text_table(figures), found["verdict"]["sentence"]]
     lines.append("n is patients; in brackets 95 % intervals; the report says how each was made")
     for control in report["controls"]:
         lines += ["", f"{control['title']}: {control['reading']}"]

@@ -26,7 +26,7 @@ from monai_chd.metrics.calibration import (
     CALIBRATION,
     Calibration,
     calibrate,
-    describe,
+    calibration_line,
     read_calibration,
     scale,
     write_calibration,
@@ -36,12 +36,11 @@ from monai_chd.metrics.figures import confusion_matrix_figure, learning_curves_f
 from monai_chd.metrics.predictions import (
     answered_cases,
     coverage_estimate,
-    metrics_table,
     read_predictions,
     scored_cases,
-    write_metrics,
     write_predictions,
 )
+from monai_chd.metrics.tables import metrics_table, write_metrics
 from monai_chd.workflow.settings import LAST, MODEL, write_settings
 
 logger = logging.getLogger(__name__)
@@ -310,7 +309,7 @@ class Checkpoints:
     def _finish(self, engine: Engine) -> None:
         if self._unsaved == engine.state.iteration:  # not when it ended within an epoch, from where nothing can go on
             self._save(engine)
-        if not engine.state.rank and (text := describe(read_calibration(self.folder / MODEL))):  # type: ignore[attr-defined]
+        if not engine.state.rank and (text := calibration_line(read_calibration(self.folder / MODEL))):  # type: ignore[attr-defined]
             print(text)
 
 
@@ -430,7 +429,7 @@ class Predictions:
 
     def _start(self) -> None:
         writable_folder(self.folder)
-        self.calibration = read_calibration(self.checkpoint).wished(self.coverage, self.risk)
+        self.calibration = read_calibration(self.checkpoint).with_target(self.coverage, self.risk)
         self.rows.clear()
         self.cine.clear()
         self.short.clear()
@@ -473,7 +472,7 @@ class Predictions:
             f"predictions: {path} ({len(self.rows) - without} scans predicted, {without} without a prediction"
             f"{f', {abstained} of the predicted abstained from' if abstained else ''})"
         )
-        if text := describe(self.calibration):
+        if text := calibration_line(self.calibration):
             print(text)
         if self.cine:
             print(
@@ -500,11 +499,11 @@ class Predictions:
     ) -> dict[str, Any]:
         """What was applied, for `metrics.json`, and what its temperature changed."""
         used = self.calibration
-        wish = dict(used.wish) if used.wish else None
+        target = dict(used.target) if used.target else None
         told: dict[str, Any] = {
             "temperature": used.temperature,
             "threshold": used.threshold,
-            "wish": wish,
+            "wish": target,
             "before": None,
         }
         if used.temperature != 1:

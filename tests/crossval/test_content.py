@@ -13,7 +13,7 @@ from monai_chd.crossval.content import build_report, processor, sentence_of, wri
 from monai_chd.crossval.design import new_design, save_or_check
 from monai_chd.crossval.fits import fit_folder, write_pooled
 from monai_chd.labels import CLASSES
-from monai_chd.metrics.evaluation import results
+from monai_chd.metrics.evaluation import evaluate_out_of_fold
 
 
 @pytest.fixture
@@ -45,7 +45,13 @@ def finished(design, folder, versions=None):
 def made(design, folder, **changes):
     table = finished(design, folder, changes.pop("versions", None))
     facts = {"mode": "frozen", "command": "monai-chd crossval", "seconds": {"controls": 3.0}}
-    keys = {"results": results(table, resamples=50), "controls": [], "against": None, "worst": [], "facts": facts}
+    keys = {
+        "results": evaluate_out_of_fold(table, resamples=50),
+        "controls": [],
+        "against": None,
+        "worst": [],
+        "facts": facts,
+    }
     return build_report(design, folder, **keys | changes)
 
 

@@ -29,7 +29,7 @@ from monai_chd.crossval.fits import (
     write_pooled,
 )
 from monai_chd.labels import CLASSES
-from monai_chd.metrics.evaluation import results
+from monai_chd.metrics.evaluation import evaluate_out_of_fold
 
 TINY = {
     "encoder": "small_cnn",
@@ -145,7 +145,7 @@ def test_pooled_predictions_have_every_patient_once_a_repeat(design, done):
     assert table["patient"].tolist() == sorted(design.labels)
     assert all(design.assignment[row.patient][0] == row.fold for row in table.itertuples())
     assert all(CLASSES[design.labels[row.patient]] == row.label for row in table.itertuples())
-    assert results(table)["patients"] == 24
+    assert evaluate_out_of_fold(table)["patients"] == 24
 
 
 def test_raw_probabilities_are_those_before_the_temperature(design, copy):
