@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,6 +29,17 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_csv(path: str | Path, header: Iterable[object], rows: Iterable[Iterable[object]]) -> Path:
+    """Write a table in UTF-8 with plain line ends, whole or not at all.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+    return Path(path)
 
 
 def writable_folder(folder: str | Path) -> Path:

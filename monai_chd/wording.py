@@ -1,4 +1,4 @@
-"""How lists, tables and p values are written for people, the same in every message and report.
+"""How lists, tables and p values are written for people, the same in every message and report; and the note all outputs carry.
 
 Estimates with their intervals are written by `metrics.wording`.
 """
@@ -7,11 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+NOTE = "Research software, not a medical device."
+"""What every output says of itself."""
+
 
 def some_of(names: Sequence[object], most: int = 10) -> str:
     """Names for a message, and how many more there are: `a, b and 3 more`."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(str, names[:most])) + more
+    return _first(names, most, ", ", " ")
+
+
+def join_faults(faults: Sequence[str], most: int = 10) -> str:
+    """Faults, which may hold commas, as one message that stays readable when every row is bad: `a; b; and 3 more`."""
+    return _first(faults, most, "; ", "; ")
+
+
+def _first(texts: Sequence[object], most: int, between: str, before_count: str) -> str:
+    more = f"{before_count}and {len(texts) - most} more" if len(texts) > most else ""
+    return between.join(map(str, texts[:most])) + more
 
 
 def p_words(p: float) -> str:
@@ -20,24 +32,23 @@ def p_words(p: float) -> str:
 
 
 def text_table(rows: Sequence[Sequence[object]]) -> str:
-    """Rows with columns of one width, two spaces apart: numbers to the right, all else to the left.
+    """Rows with columns of one width, two spaces apart: columns of numbers to the right with their heading, others to the left.
 
     Args:
-        rows: the header first; all of one length.
+        rows: the header first; all of one length. The first column names the rows and stands to the left.
 
     Returns:
         Lines without a newline at the end.
     """
-    cells = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if _is_number(cell) else cell.ljust(width)
-            for cell, width in zip(row, widths, strict=True)
-        ).rstrip()
-        for row in cells
-    )
+    columns = zip(*([str(cell) for cell in row] for row in rows), strict=True)
+    aligned = [_aligned(column, place) for place, column in enumerate(columns)]
+    return "\n".join("  ".join(row).rstrip() for row in zip(*aligned, strict=True))
+
+
+def _aligned(column: Sequence[str], place: int) -> list[str]:
+    width, right = max(map(len, column)), place > 0 and all(map(_is_number, column[1:]))
+    return [cell.rjust(width) if right else cell.ljust(width) for cell in column]
 
 
 def _is_number(cell: str) -> bool:
-    return cell.removeprefix("-").replace(".", "", 1).isdigit()
+    return cell.lstrip("+-").replace(".", "", 1).isdigit()

@@ -28,9 +28,9 @@ from monai_chd.crossval.controls import prediction_row
 from monai_chd.crossval.design import Design, new_design
 from monai_chd.crossval.folds import draw_folds
 from monai_chd.labels import CLASSES
+from monai_chd.metrics.comparison import compare_paired
 from monai_chd.metrics.estimates import evaluate
-from monai_chd.metrics.evaluation import compare
-from monai_chd.metrics.predictions import format_estimate
+from monai_chd.metrics.wording import format_estimate
 from monai_chd.workflow.run import configured
 
 FRAME_SIZE, FRAMES = 24, 12
@@ -83,7 +83,7 @@ def demonstrate(datalist: str | Path, *, folds: int = 5, repeats: int = 1, seed:
     return {
         "honest": _accuracy(honest),
         "redrawn": _accuracy(redrawn),
-        "gap": compare(redrawn, honest)["differences"]["accuracy"],
+        "gap": compare_paired(redrawn, honest)["differences"]["accuracy"],
         "seen": sum(own != other for own, other in pairs) / len(pairs),
         "patients": len(design.labels),
     }

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from monai_chd.errors import user_error
-from monai_chd.files import replacing, writable_folder
+from monai_chd.files import replacing, writable_folder, write_csv
 
 
 def names(folder):
@@ -110,3 +110,11 @@ def test_many_threads_may_write_into_one_folder(tmp_path):
     for thread in threads:
         thread.join()
     assert failures == [] and names(tmp_path) == [f"{number}.txt" for number in range(8)]
+
+
+def test_a_table_is_written_whole_in_utf8_with_plain_line_ends(tmp_path):
+    path = write_csv(tmp_path / "new" / "t.csv", ["name", "n"], [["Müller, A.", 1], ['two\nlines "', ""]])
+    assert path.read_bytes() == 'name,n\n"Müller, A.",1\n"two\nlines """,\n'.encode()
+    with pytest.raises(ZeroDivisionError):
+        write_csv(path, ["n"], ([1 / n] for n in (1, 0)))
+    assert path.read_bytes().startswith(b"name,n\n") and names(tmp_path / "new") == ["t.csv"]

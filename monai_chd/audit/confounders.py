@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2_contingency, kruskal
+from scipy.stats import PermutationMethod, chi2_contingency, kruskal
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
@@ -24,7 +24,9 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 from monai_chd.audit.fingerprints import Scan
 from monai_chd.audit.records import Item
 from monai_chd.cohort.identity import patient_key
-from monai_chd.metrics.formulas import wilson_interval
+from monai_chd.metrics.formulas import SIGNIFICANT, wilson_interval
+from monai_chd.metrics.wording import format_estimate
+from monai_chd.wording import p_words
 
 NUMBERS = {
     "slices": ("slice count", "age or body size"),
@@ -43,9 +45,6 @@ CONTRAST_SHARE = 0.10
 """Share of body voxels (above -300 HU) above 180 HU from which a scan counts as contrast-enhanced, where the datalist does
 not say. Two real cardiac CT angiographies have 0.25 and 0.31, phantoms 0.17 to 0.29; a chest 0.08, an abdomen 0.02."""
 
-SIGNIFICANT = 0.05
-"""Holm-adjusted p below which the report warns."""
-
 PERMUTATIONS = 2000
 LEAST = 3
 """Patients with a known value that a class needs to take part in a test."""
@@ -54,7 +53,7 @@ FOLDS = 5
 """Of the cross-validation of what confounders tell; a class needs as many patients."""
 
 
-def describe(items: Sequence[Item], scans: Mapping[Path, Scan], classes: Sequence[str]) -> dict[str, Any]:
+def audit_confounders(items: Sequence[Item], scans: Mapping[Path, Scan], classes: Sequence[str]) -> dict[str, Any]:
     """All that is known of the confounders of a datalist.
 
     Args:
@@ -79,16 +78,6 @@ def describe(items: Sequence[Item], scans: Mapping[Path, Scan], classes: Sequenc
         "prediction": prediction,
         "warnings": _warnings(tests, prediction),
     }
-
-
-def p_text(p: float) -> str:
-    """A p value as shown."""
-    return "p<0.001" if p < 0.001 else f"p={p:.3f}"
-
-
-def share_text(share: Mapping[str, float]) -> str:
-    """A share of patients as shown: never without its 95 % interval and n."""
-    return f"{share['value']:.1%} [{share['low']:.1%}-{share['high']:.1%}] of n={share['n']} patients"
 
 
 def _patients(items: Iterable[Item], scans: Mapping[Path, Scan]) -> list[dict[str, Any]]:
@@ -209,24 +198,22 @@ def _association(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]
     if name in NUMBERS:
         found = kruskal(*(group for _, group in groups))
         return result | {"test": "Kruskal-Wallis", "statistic": float(found.statistic), "p": float(found.pvalue)}
-    labels = np.array([label for label, group in groups for _ in group])
+    labels = np.array([place for place, (_, group) in enumerate(groups) for _ in group])
     statistic, p = _permuted_chi_square(labels, np.unique(values, return_inverse=True)[1])
-    return result | {"test": f"chi-square, {PERMUTATIONS} permutations", "statistic": statistic, "p": p}
+    permutations = min(PERMUTATIONS, math.factorial(min(len(values), 10)))
+    return result | {"test": f"chi-square, {permutations} permutations", "statistic": statistic, "p": p}
 
 
 def _permuted_chi_square(labels: NDArray[Any], codes: NDArray[Any]) -> tuple[float, float]:
-    """Chi-square of two categories without Yates' correction, and the share of permutations that reach it."""
-    columns = np.unique(labels, return_inverse=True)[1]
+    """Chi-square of two categories without Yates' correction, and p by permutation.
 
-    def statistic(codes: NDArray[Any]) -> float:
-        counts = np.zeros((codes.max() + 1, columns.max() + 1))
-        np.add.at(counts, (codes, columns), 1)
-        return float(chi2_contingency(counts, correction=False).statistic)
-
-    rng = np.random.default_rng(0)
-    observed = statistic(codes)
-    reached = sum(statistic(rng.permutation(codes)) >= observed - 1e-9 for _ in range(PERMUTATIONS))
-    return observed, (reached + 1) / (PERMUTATIONS + 1)
+    p is (1 + permutations that reach it) / (1 + permutations); of six patients, who have but 720 orders, it is exact.
+    """
+    counts = np.zeros((codes.max() + 1, labels.max() + 1), dtype=int)
+    np.add.at(counts, (codes, labels), 1)
+    method = PermutationMethod(n_resamples=PERMUTATIONS, rng=np.random.default_rng(0))
+    found = chi2_contingency(counts, correction=False, method=method)
+    return float(found.statistic), float(found.pvalue)
 
 
 def _prediction(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> dict[str, Any]:
@@ -302,12 +289,14 @@ def _warnings(tests: Iterable[Mapping[str, Any]], prediction: Mapping[str, Any])
         if test["p_holm"] is not None and test["p_holm"] < SIGNIFICANT:
             words, read = CONFOUNDERS[test["confounder"]]
             warnings.append(
-                f"{words} differs between classes (n={test['n']} patients, {p_text(test['p_holm'])} after Holm for "
+                f"{words} differs between classes (n={test['n']} patients, {p_words(test['p_holm'])} after Holm for "
                 f"{test['tests']} tests): a model may read {read}, not disease"
             )
     if "skipped" not in prediction and prediction["accuracy"]["low"] > prediction["majority"]["value"]:
+        known = ", ".join(CONFOUNDERS[name][0] for name in prediction["confounders"])
+        right = format_estimate(prediction["accuracy"], "share")
         warnings.append(
-            f"without looking at the heart, {', '.join(CONFOUNDERS[n][0] for n in prediction['confounders'])} give the right "
-            f"class in {share_text(prediction['accuracy'])}: a model of the images must beat this figure, not chance"
+            f"without looking at the heart, {known} give the right class in {right} of patients: a model of the images must beat "
+            f"this figure, not chance"
         )
     return warnings

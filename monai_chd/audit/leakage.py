@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_chd.audit.confounders import describe
+from monai_chd.audit.confounders import audit_confounders
 from monai_chd.audit.fingerprints import Scan, scan_files
 from monai_chd.audit.likeness import Likeness, compare_all, score_limit
 from monai_chd.audit.records import Item, problem, read_records
@@ -49,7 +49,7 @@ def audit(
 
     Returns:
         What was compared, `leakage`, `notes` (copies within one place), `problems` (records and files at fault; `compared` is
-        false for those that an audit had to leave out), and what `confounders.describe` returns; plain JSON values.
+        false for those that an audit had to leave out), and what `confounders.audit_confounders` returns; plain JSON values.
 
     Raises:
         UserFileError: no such datalist.
@@ -87,7 +87,7 @@ def audit(
         "leakage": [finding for finding in findings if finding["leakage"]],
         "notes": [finding for finding in findings if not finding["leakage"]],
         "problems": problems,
-        **describe(items, scans, classes),
+        **audit_confounders(items, scans, classes),
         "seconds": round(time.perf_counter() - started, 1),
     }
 

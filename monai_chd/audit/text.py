@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import indent
 from typing import Any
 
-from monai_chd.audit.confounders import CONFOUNDERS, p_text, share_text
+from monai_chd.audit.confounders import CONFOUNDERS
+from monai_chd.metrics.wording import format_estimate
+from monai_chd.wording import p_words, text_table
 
 SHOWN = 20
 """Findings of one sort that the text lists; the JSON has all."""
@@ -25,8 +28,12 @@ def audit_text(result: Mapping[str, Any]) -> str:
         f"files read: {compared['files_read']} of {compared['files']}; pairs of scans compared: {compared['pairs']}"
     )
     lines += ["", *_not_compared_lines(result), *_leakage_lines(result), "", *_problem_lines(result)]
-    lines += ["CLASS BY PLACE (scans)", *_grid(_place_rows(result["class_by_place"])), ""]
-    lines += ["CONFOUNDERS (patients; median [min-max] or counts)", *_grid(_confounder_rows(result["confounders"])), ""]
+    lines += ["CLASS BY PLACE (scans)", _indented(_place_rows(result["class_by_place"])), ""]
+    lines += [
+        "CONFOUNDERS (patients; median [min-max] or counts)",
+        _indented(_confounder_rows(result["confounders"])),
+        "",
+    ]
     lines += _by_place_lines(result["confounders_by_place"])
     lines += _test_lines(result)
     return "\n".join(lines)
@@ -126,7 +133,7 @@ def _by_place_lines(table: Mapping[str, Mapping[str, Mapping[str, Mapping[str, A
             cells = [_short_cell(cells[class_name][place]) for cells in known.values()]
             rows.append([class_name, place, str(first["patients"]), *cells])
     title = "CONFOUNDERS BY CLASS AND PLACE (n patients; of k known where not all are; median [min-max] or counts)"
-    return [title, *_grid(rows), ""]
+    return [title, _indented(rows), ""]
 
 
 def _heading(confounder: str) -> str:
@@ -152,12 +159,8 @@ def _cell(cell: Mapping[str, Any]) -> str:
     return f"{_summary(cell)} (n={cell['n']})"
 
 
-def _grid(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows with columns of one width."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+def _indented(rows: Sequence[Sequence[str]]) -> str:
+    return indent(text_table(rows), "  ")
 
 
 def _test_lines(result: Mapping[str, Any]) -> list[str]:
@@ -171,13 +174,17 @@ def _test_lines(result: Mapping[str, Any]) -> list[str]:
             lines.append(f"  {words}: not tested, {test['skipped']}")
         else:
             lines.append(
-                f"  {words}: {test['test']}, n={test['n']}, {p_text(test['p'])}, after Holm {p_text(test['p_holm'])}"
+                f"  {words}: {test['test']}, n={test['n']}, {p_words(test['p'])}, after Holm {p_words(test['p_holm'])}"
             )
     if "skipped" in prediction:
         lines.append(f"  class from confounders alone: not tried, {prediction['skipped']}")
     else:
-        lines.append(f"  class from confounders alone: right in {share_text(prediction['accuracy'])}")
-        lines.append(f"  always {prediction['largest_class']}: right in {share_text(prediction['majority'])}")
+        lines.append(
+            f"  class from confounders alone: right in {format_estimate(prediction['accuracy'], 'share')} of patients"
+        )
+        lines.append(
+            f"  always {prediction['largest_class']}: right in {format_estimate(prediction['majority'], 'share')} of patients"
+        )
     warnings = result["warnings"]
     return [
         *lines,

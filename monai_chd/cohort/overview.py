@@ -15,6 +15,7 @@ from typing import Any
 from monai_chd.cohort import imagechd
 from monai_chd.cohort.rules import UNDETERMINED
 from monai_chd.labels import CLASSES, NORMAL
+from monai_chd.wording import some_of, text_table
 
 MOST_NAMES = 8
 NORMAL_MEANS = {
@@ -37,7 +38,7 @@ def summary(datalist: dict[str, Any]) -> str:
         test = sum(record["label"] == index for record in datalist["test"])
         rows.append([name, *(training.count(fold) for fold in folds), len(training), test, len(training) + test])
     rows.append(["all", *(sum(int(row[i]) for row in rows) for i in range(1, len(header)))])
-    return _aligned([header, *rows], 10)
+    return text_table([header, *rows])
 
 
 def report(datalist: dict[str, Any], out: Path) -> str:
@@ -76,12 +77,12 @@ def _intensity(records: Sequence[dict[str, Any]]) -> list[str]:
             else f"HU = value {offset:+g}"
         )
         lines.append(f"intensity: {count} scans, {how}")
-    rows: list[list[object]] = [["HU offset", *CLASSES, "all", "  patients".ljust(15)]]
+    rows: list[list[object]] = [["HU offset", *CLASSES, "all", "patients"]]
     for offset, count in offsets.most_common():
         own = [record for record in records if record.get("hu_offset") == offset]
         classes = [sum(record["label"] == index for record in own) for index in range(len(CLASSES))]
-        rows.append(["none" if offset is None else f"{offset:+g}", *classes, count, "  " + _names(own)])
-    return [*lines, _aligned(rows, 15)]
+        rows.append(["none" if offset is None else f"{offset:+g}", *classes, count, _names(own)])
+    return [*lines, text_table(rows)]
 
 
 def _spacing(records: Sequence[dict[str, Any]]) -> list[str]:
@@ -109,13 +110,4 @@ def _remarks(records: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _names(records: Sequence[dict[str, Any]]) -> str:
-    names = sorted({str(record["patient"]) for record in records})
-    return " ".join(names[:MOST_NAMES]) + (" …" if len(names) > MOST_NAMES else "")
-
-
-def _aligned(rows: Sequence[Sequence[object]], width: int) -> str:
-    """A table: the first column to the left, the others to the right."""
-    first = max(len(str(row[0])) for row in rows)
-    return "\n".join(
-        f"{row[0]!s:<{first}}" + "".join(f"{cell!s:>{width}}" for cell in row[1:]).rstrip() for row in rows
-    )
+    return some_of(sorted({str(record["patient"]) for record in records}), MOST_NAMES)

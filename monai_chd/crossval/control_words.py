@@ -9,6 +9,7 @@ import math
 
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.estimates import Estimate
+from monai_chd.metrics.wording import format_estimate
 
 CHANCE = 1 / len(CLASSES)
 """Balanced accuracy of any guess that does not look."""
@@ -45,7 +46,7 @@ SUBJECTS = {
 """What the answer to a question is about."""
 
 
-def reading(name: str, balanced: Estimate, difference: Estimate | None) -> str:
+def meaning(name: str, balanced: Estimate, difference: Estimate | None) -> str:
     """What a control says, from where its interval lies to chance and where that of the paired difference lies to 0.
 
     Args:
@@ -54,7 +55,7 @@ def reading(name: str, balanced: Estimate, difference: Estimate | None) -> str:
         difference: accuracy of the model minus the control's; None where it cannot be had.
     """
     above = _side(balanced, CHANCE)
-    figure = f"balanced accuracy {_points(balanced)}, chance {CHANCE:.1%}"
+    figure = f"balanced accuracy {format_estimate(balanced, 'share')}, chance {CHANCE:.1%}"
     if name == "shuffled_labels":
         return {
             1: f"Better than chance although there is nothing to learn ({figure}): test patients leak into the training; do not "
@@ -64,19 +65,19 @@ def reading(name: str, balanced: Estimate, difference: Estimate | None) -> str:
             -1: f"Worse than chance ({figure}): no leak shows, but with so few patients the folds oppose each other.",
         }[above]
     if name == "frame_order":
-        return _order_reading(difference)
+        return _order_meaning(difference)
     chance = {
         1: f"tells the classes apart better than chance ({figure})",
         0: f"does not measurably tell the classes apart ({figure})",
         -1: f"is worse than chance ({figure})",
     }[above]
-    return f"{SUBJECTS[name]} {chance}; {_model_reading(name, above, difference)}."
+    return f"{SUBJECTS[name]} {chance}; {_model_meaning(name, above, difference)}."
 
 
-def _order_reading(difference: Estimate | None) -> str:
+def _order_meaning(difference: Estimate | None) -> str:
     if difference is None:
         return "The difference to the model could not be computed."
-    figure = f"accuracy in order minus shuffled {_points(difference, signed=True)}"
+    figure = f"accuracy in order minus shuffled {format_estimate(difference, 'points')}"
     return {
         1: f"Frame order carries information: without it the model is right less often ({figure}).",
         0: f"Frame order carries no measurable information here ({figure}).",
@@ -84,10 +85,10 @@ def _order_reading(difference: Estimate | None) -> str:
     }[_side(difference, 0.0)]
 
 
-def _model_reading(name: str, above: int, difference: Estimate | None) -> str:
+def _model_meaning(name: str, above: int, difference: Estimate | None) -> str:
     if difference is None:
         return "the difference to the model could not be computed"
-    figure = f"model minus control {_points(difference, signed=True)}"
+    figure = f"model minus control {format_estimate(difference, 'points')}"
     side = _side(difference, 0.0)
     if side > 0:
         return f"the model is right more often ({figure})"
@@ -112,13 +113,3 @@ def _side(estimate: Estimate, value: float) -> int:
         return 0
     low, high = (figure if low is None else low), (figure if high is None else high)
     return 1 if low > value else -1 if high < value else 0
-
-
-def _points(estimate: Estimate, signed: bool = False) -> str:
-    """A share, or a difference of shares in percentage points, with its interval and n."""
-    value, low, high = estimate["value"], estimate["low"], estimate["high"]
-    if value is None:
-        return f"undefined, n = {estimate['n']}"
-    sign, unit = ("+", " percentage points") if signed else ("", "%")
-    interval = "no interval" if low is None or high is None else f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"
-    return f"{100 * value:{sign}.1f}{unit} [{interval}], n = {estimate['n']}"

@@ -29,13 +29,13 @@ from monai_chd.audit.confounders import CONFOUNDERS, confounders_of, predictor
 from monai_chd.audit.fingerprints import Scan
 from monai_chd.audit.records import read_records
 from monai_chd.cohort.inspection import label_map_of
-from monai_chd.crossval.control_words import CHANCE, TITLES, reading
+from monai_chd.crossval.control_words import CHANCE, TITLES, meaning
 from monai_chd.crossval.design import Design
 from monai_chd.crossval.image_features import intensity_histogram, structure_features
 from monai_chd.files import replacing
 from monai_chd.labels import CLASSES
+from monai_chd.metrics.comparison import compare_paired
 from monai_chd.metrics.estimates import Estimate, evaluate
-from monai_chd.metrics.evaluation import compare
 
 logger = logging.getLogger(__name__)
 
@@ -286,7 +286,7 @@ def control_result(name: str, model: pd.DataFrame, table: pd.DataFrame) -> Contr
     """
     own = model[model["image"].isin(set(table["image"])) & model["repeat"].isin(set(table["repeat"]))]
     same = sorted(own["label"]) == sorted(table["label"]) and own[CLASSES[0]].notna().all()
-    difference = compare(own, table)["differences"]["accuracy"] if same and name != "shuffled_labels" else None
+    difference = compare_paired(own, table)["differences"]["accuracy"] if same and name != "shuffled_labels" else None
     result = evaluate(
         [CLASSES.index(label) for label in table["label"]],
         table[list(CLASSES)].to_numpy(),
@@ -301,7 +301,7 @@ def control_result(name: str, model: pd.DataFrame, table: pd.DataFrame) -> Contr
         "question": question,
         "accuracy": overall["accuracy"],
         "balanced_accuracy": overall["balanced_accuracy"],
-        "reading": reading(name, overall["balanced_accuracy"], difference),
+        "reading": meaning(name, overall["balanced_accuracy"], difference),
         "n": result["patients"],
         "details": {
             "difference": difference,

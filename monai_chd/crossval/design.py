@@ -21,7 +21,7 @@ from monai_chd.crossval.folds import INNER_SHARE, draw_folds, inner_part
 from monai_chd.errors import UserError, UserFileError
 from monai_chd.files import replacing, writable_folder
 from monai_chd.labels import CLASSES
-from monai_chd.metrics.predictions import software_versions
+from monai_chd.versions import software_versions
 from monai_chd.wording import some_of
 from monai_chd.workflow.run import config_content
 

@@ -22,7 +22,8 @@ from monai_chd.crossval.design import Design, fit_datalist
 from monai_chd.errors import UserError, user_error
 from monai_chd.files import replacing, writable_folder
 from monai_chd.labels import CLASSES
-from monai_chd.metrics.predictions import read_predictions, software_versions
+from monai_chd.metrics.predictions import read_predictions
+from monai_chd.versions import software_versions
 from monai_chd.wording import some_of
 from monai_chd.workflow.run import quietly, run_bundle
 from monai_chd.workflow.settings import LAST, MODEL

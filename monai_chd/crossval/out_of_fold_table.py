@@ -20,7 +20,7 @@ from monai_chd.errors import UserError, UserFileError
 from monai_chd.files import replacing
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.calibration import read_calibration, scale
-from monai_chd.metrics.evaluation import RAW
+from monai_chd.metrics.out_of_fold import RAW
 from monai_chd.metrics.predictions import PREDICTION_COLUMNS, read_predictions
 
 TABLE_FILE = "predictions.csv"

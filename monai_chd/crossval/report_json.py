@@ -31,8 +31,9 @@ from monai_chd.crossval.out_of_fold_table import TABLE_FILE
 from monai_chd.files import replacing
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.curves import best_epoch
-from monai_chd.metrics.predictions import NOTE, software_versions
 from monai_chd.networks.encoders import has_bfloat16
+from monai_chd.versions import software_versions
+from monai_chd.wording import NOTE
 from monai_chd.workflow.settings import plain
 
 REPORT_FILE = "report.json"
@@ -56,9 +57,9 @@ def build_report(
     Args:
         design: the cross-validation.
         folder: its output folder.
-        results: of `evaluation.results`.
+        results: of `evaluation.evaluate_out_of_fold`.
         controls: of `controls`.
-        against: of `evaluation.compare` with the other's path as `other`, or None.
+        against: of `comparison.compare_paired` with the other's path as `other`, or None.
         worst: of `worst_cases`.
         command: as typed.
         seconds: of each step besides the fits.

@@ -27,11 +27,13 @@ from monai_chd.crossval.out_of_fold_table import (
 )
 from monai_chd.crossval.report_json import REPORT_FILE, build_report, write_report_json
 from monai_chd.crossval.worst_cases import worst_cases
-from monai_chd.metrics.evaluation import compare, results
-from monai_chd.metrics.predictions import format_estimate
+from monai_chd.metrics.comparison import compare_paired
+from monai_chd.metrics.evaluation import evaluate_out_of_fold
+from monai_chd.metrics.wording import format_estimate
 from monai_chd.report.checklists import fill_checklists
 from monai_chd.report.model_card import write_model_card
 from monai_chd.report.page import write_report
+from monai_chd.wording import text_table
 from monai_chd.workflow.run import configured
 
 logger = logging.getLogger(__name__)
@@ -118,7 +120,7 @@ def crossval(
     table, control_results = _fits_and_controls(design, folder, seconds, controls=controls)
     logger.info("figures with intervals")
     with _timed(seconds, "evaluation"):
-        evaluated = results(table, design.flags)
+        evaluated = evaluate_out_of_fold(table, design.flags)
         compared = None if other is None else _compared(table, other, str(against))
     with _timed(seconds, "worst cases"):
         worst = worst_cases(design, table, folder / FITS_FOLDER, folder)
@@ -189,15 +191,17 @@ def _controls(
 
 
 def _compared(table: pd.DataFrame, other: pd.DataFrame, where: str) -> dict[str, Any]:
-    return {**compare(table, other, names=("this model", "the other")), "other": where}
+    return {**compare_paired(table, other, names=("this model", "the other")), "other": where}
 
 
 def summary_text(report: Mapping[str, Any], out: str | Path) -> str:
     """What the command prints at the end: the figures with their intervals, what the controls say, and where all is."""
-    overall = report["results"]["all"]["overall"]
+    found = report["results"]
+    overall, baseline = found["all"]["overall"], found["baseline"]
     shown = ("accuracy", "balanced_accuracy", "macro_f1", "auc_macro")
-    lines = [report["design"]["sentence"], ""]
-    lines += [f"{name.replace('_', ' '):<18} {format_estimate(overall[name])}" for name in shown]
+    figures = [(name.replace("_", " "), format_estimate(overall[name])) for name in shown]
+    figures.append((f"always {baseline['label']}", format_estimate(baseline["accuracy"])))
+    lines = [report["design"]["sentence"], "", text_table(figures), found["verdict"]["sentence"]]
     lines.append("n is patients; in brackets 95 % intervals; the report says how each was made")
     for control in report["controls"]:
         lines += ["", f"{control['title']}: {control['reading']}"]

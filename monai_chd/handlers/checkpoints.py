@@ -20,7 +20,7 @@ from ignite.engine import Engine, Events
 from monai_chd.files import replacing
 from monai_chd.handlers.calibrator import Calibrator
 from monai_chd.handlers.learning_curves import LearningCurves
-from monai_chd.metrics.calibration import CALIBRATION, describe, read_calibration, write_calibration
+from monai_chd.metrics.calibration import CALIBRATION, calibration_line, read_calibration, write_calibration
 from monai_chd.workflow.settings import LAST, MODEL, write_settings
 
 logger = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ class Checkpoints:
     def _finish(self, engine: Engine) -> None:
         if self._unsaved == engine.state.iteration:  # not when it ended within an epoch, from where nothing can go on
             self._save(engine)
-        if not engine.state.rank and (text := describe(read_calibration(self.folder / MODEL))):  # type: ignore[attr-defined]
+        if not engine.state.rank and (text := calibration_line(read_calibration(self.folder / MODEL))):  # type: ignore[attr-defined]
             logger.info(text)
 
 

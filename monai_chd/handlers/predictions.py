@@ -17,18 +17,17 @@ from numpy.typing import NDArray
 
 from monai_chd.errors import UserError
 from monai_chd.files import writable_folder
-from monai_chd.metrics.calibration import Calibration, describe, read_calibration, scale
+from monai_chd.metrics.calibration import Calibration, calibration_line, read_calibration, scale
 from monai_chd.metrics.estimates import evaluate
 from monai_chd.metrics.figures import confusion_matrix_figure
 from monai_chd.metrics.predictions import (
     answered_cases,
     coverage_estimate,
-    metrics_table,
     read_predictions,
     scored_cases,
-    write_metrics,
     write_predictions,
 )
+from monai_chd.metrics.tables import metrics_table, write_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +80,7 @@ class Predictions:
 
     def _start(self) -> None:
         writable_folder(self.folder)
-        self.calibration = read_calibration(self.checkpoint).wished(self.coverage, self.risk)
+        self.calibration = read_calibration(self.checkpoint).with_target(self.coverage, self.risk)
         self.rows.clear()
         self.cine.clear()
         self.short.clear()
@@ -130,7 +129,7 @@ class Predictions:
             f"predictions: {path} ({len(self.rows) - without} scans predicted, {without} without a prediction"
             f"{f', {abstained} of the predicted abstained from' if abstained else ''})"
         )
-        if text := describe(self.calibration):
+        if text := calibration_line(self.calibration):
             logger.info(text)
         if self.cine:
             logger.info(
@@ -157,7 +156,7 @@ class Predictions:
     ) -> dict[str, Any]:
         """What was applied, for `metrics.json`, and what its temperature changed."""
         used = self.calibration
-        wish = dict(used.wish) if used.wish else None
+        wish = dict(used.target) if used.target else None
         told: dict[str, Any] = {
             "temperature": used.temperature,
             "threshold": used.threshold,

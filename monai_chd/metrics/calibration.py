@@ -41,16 +41,16 @@ class Calibration:
 
     Attributes:
         temperature: log probabilities are divided by it; above 1 it makes less confident.
-        threshold: cases whose calibrated top probability is below it are abstained from; None when no threshold grants the
-            wish, so that all cases are.
-        wish: {"coverage": share of cases to answer} or {"risk": share of the answers that may be wrong}.
+        threshold: cases whose calibrated top probability is below it are abstained from; None when no threshold reaches the
+            target, so that all cases are.
+        target: {"coverage": share of cases to answer} or {"risk": share of the answers that may be wrong}; `wish` in the file.
         confidence: calibrated top probability of each validation case, falling.
         right: whether the most probable class of each was the true one.
     """
 
     temperature: float = 1.0
     threshold: float | None = NEVER
-    wish: Mapping[str, float] | None = None
+    target: Mapping[str, float] | None = None
     confidence: tuple[float, ...] = ()
     right: tuple[bool, ...] = ()
 
@@ -61,7 +61,7 @@ class Calibration:
     def reason(self, calibrated: ArrayLike) -> str:
         """Why to abstain from a case with these calibrated probabilities, shape (K,); empty when it is answered."""
         if self.threshold is None:
-            return f"a risk of {(self.wish or {}).get('risk')} was not reached at any confidence in validation"
+            return f"a risk of {(self.target or {}).get('risk')} was not reached at any confidence in validation"
         top = float(np.max(calibrated))
         if top >= self.threshold:
             return ""
@@ -69,32 +69,32 @@ class Calibration:
         digits = next(d for d in range(2, 18) if f"{top:.{d}f}" != f"{self.threshold:.{d}f}" or d == 17)
         return f"confidence {top:.{digits}f} below {self.threshold:.{digits}f}"
 
-    def wished(self, coverage: float | None = None, risk: float | None = None) -> Calibration:
-        """The same temperature with the threshold for another wish; both None: as it is.
+    def with_target(self, coverage: float | None = None, risk: float | None = None) -> Calibration:
+        """The same temperature with the threshold for another target; both None: as it is.
 
         Raises:
-            UserError: a wish that is none, or a model without validation cases to grant it from.
+            UserError: a target that is none, or a model without validation cases to choose its threshold from.
         """
         if coverage is None and risk is None:
             return self
-        wish = read_wish(coverage, risk)
+        target = read_target(coverage, risk)
         if not self.confidence:
-            if wish == {"coverage": 1.0}:
-                return Calibration(self.temperature, NEVER, wish)
+            if target == {"coverage": 1.0}:
+                return Calibration(self.temperature, NEVER, target)
             raise UserError(
-                f"{' and '.join(wish)}: the model has no {CALIBRATION} beside it to choose a threshold from; leave it out, or "
+                f"{' and '.join(target)}: the model has no {CALIBRATION} beside it to choose a threshold from; leave it out, or "
                 f"train the model again"
             )
-        return Calibration(self.temperature, self._threshold(wish), wish, self.confidence, self.right)
+        return Calibration(self.temperature, self._threshold(target), target, self.confidence, self.right)
 
-    def _threshold(self, wish: Mapping[str, float]) -> float | None:
-        if "risk" in wish:
-            return risk_threshold(self.confidence, self.right, wish["risk"])
-        return coverage_threshold(self.confidence, wish["coverage"])
+    def _threshold(self, target: Mapping[str, float]) -> float | None:
+        if "risk" in target:
+            return risk_threshold(self.confidence, self.right, target["risk"])
+        return coverage_threshold(self.confidence, target["coverage"])
 
 
-def read_wish(coverage: float | None, risk: float | None) -> dict[str, float]:
-    """The wish as `Calibration.wish` has it; a coverage of 1 beside a risk is no wish of its own.
+def read_target(coverage: float | None, risk: float | None) -> dict[str, float]:
+    """The target as `Calibration.target` has it; a coverage of 1 beside a risk is no target of its own.
 
     Raises:
         UserError: a coverage outside (0, 1], a risk outside (0, 1), or both.
@@ -192,11 +192,11 @@ def calibrate(
     Args:
         labels: class index of each validation case, shape (N,), at least one.
         probabilities: as the network gives them, shape (N, K).
-        coverage: wished share of cases to answer.
-        risk: instead, wished share of the answers that may be wrong.
+        coverage: share of cases to answer.
+        risk: instead, share of the answers that may be wrong.
 
     Raises:
-        UserError: no case, probabilities that are not finite, or a wish that is none.
+        UserError: no case, probabilities that are not finite, or a target that is none.
     """
     true, scores = np.asarray(labels, dtype=np.int64), np.asarray(probabilities, dtype=np.float64)
     if not len(true) or not np.isfinite(scores).all():
@@ -206,7 +206,8 @@ def calibrate(
     top, right = calibrated.max(axis=1), scores.argmax(axis=1) == true
     order = np.lexsort((right, -top))
     start = Calibration(temperature, NEVER, None, tuple(top[order].tolist()), tuple(right[order].tolist()))
-    return start.wished(*_pair(read_wish(coverage, risk)))
+    target = read_target(coverage, risk)
+    return start.with_target(target.get("coverage"), target.get("risk"))
 
 
 def write_calibration(calibration: Calibration, folder: str | Path) -> Path:
@@ -215,7 +216,7 @@ def write_calibration(calibration: Calibration, folder: str | Path) -> Path:
     content = {
         "temperature": calibration.temperature,
         "threshold": calibration.threshold,
-        "wish": calibration.wish,
+        "wish": calibration.target,
         "cases": len(calibration.confidence),
         "source": SOURCE,
         "at_bound": calibration.temperature in TEMPERATURES,
@@ -243,12 +244,12 @@ def read_calibration(checkpoint: str | Path | None) -> Calibration:
         raise UserError(f"{path}: no calibration of a model: {what}; train the model again, or delete it") from None
 
 
-def describe(calibration: Calibration) -> str:
+def calibration_line(calibration: Calibration) -> str:
     """One line for the terminal; empty for a model that was never calibrated."""
     if not calibration.confidence:
         return ""
-    threshold, wish = calibration.threshold, dict(calibration.wish or {})
-    asked = " ".join(f"{name} {value:g}" for name, value in wish.items())
+    threshold, target = calibration.threshold, dict(calibration.target or {})
+    asked = " ".join(f"{name} {value:g}" for name, value in target.items())
     if threshold is None:
         rule = f"abstains from everything: {asked} is not reached"
     else:
@@ -261,7 +262,7 @@ def describe(calibration: Calibration) -> str:
 
 
 def _read(content: Any) -> Calibration:
-    temperature, threshold, wish = content["temperature"], content["threshold"], content["wish"]
+    temperature, threshold, target = content["temperature"], content["threshold"], content["wish"]
     if not isinstance(temperature, (int, float)) or not 0 < temperature < np.inf:
         raise UserError(f"temperature: expected a number above 0, came {temperature!r}")
     if threshold is not None and (not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1):
@@ -270,11 +271,7 @@ def _read(content: Any) -> Calibration:
     confidence, right = tuple(map(float, seen["confidence"])), tuple(map(bool, seen["right"]))
     if len(confidence) != len(right):
         raise UserError(f"validation: expected as many right as confidence, came {len(right)} and {len(confidence)}")
-    return Calibration(float(temperature), threshold, wish, confidence, right)
-
-
-def _pair(wish: Mapping[str, float]) -> tuple[float | None, float | None]:
-    return wish.get("coverage"), wish.get("risk")
+    return Calibration(float(temperature), threshold, target, confidence, right)
 
 
 def _logits(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -123,7 +123,7 @@ def best_epoch(history: Sequence[Mapping[str, Any]]) -> tuple[int, str] | None:
 
 
 def mean_curves(
-    cases: Cases, raw: NDArray[np.float64] | None, scored: Evaluation, *, resamples: int, confidence: float, seed: int
+    cases: Cases, raw: NDArray[np.float64] | None, scored: Evaluation, *, resamples: int, seed: int
 ) -> Curves:
     """All curves.
 
@@ -131,18 +131,18 @@ def mean_curves(
         cases: the cases.
         raw: their probabilities before the temperature, shape (N, K); None when unknown.
         scored: the evaluation of the cases.
-        resamples, confidence, seed: of the intervals, as for `scored`.
+        resamples, seed: of the intervals, as for `scored`.
     """
-    options: dict[str, Any] = {"resamples": resamples, "confidence": confidence, "seed": seed}
+    options: dict[str, Any] = {"resamples": resamples, "seed": seed}
     before = None
     if raw is not None:
         uncalibrated = cases.with_probabilities(raw)
-        before = _diagram(uncalibrated, uncalibrated.evaluate(**options), confidence)
+        before = _diagram(uncalibrated, uncalibrated.evaluate(**options))
     return {
         "roc": mean_roc(cases),
         "pr": mean_pr(cases),
-        "reliability": {"before": before, "after": _diagram(cases, scored, confidence)},
-        "risk_coverage": _risk_coverage(cases, cases.figures(resamples, seed), resamples, confidence),
+        "reliability": {"before": before, "after": _diagram(cases, scored)},
+        "risk_coverage": _risk_coverage(cases, cases.figures(resamples, seed), resamples),
     }
 
 
@@ -195,27 +195,25 @@ def _number(entry: Mapping[str, Any], key: str) -> float:
     return math.nan if value is None else float(value)
 
 
-def _diagram(cases: Cases, scored: Evaluation, confidence: float) -> Reliability:
+def _diagram(cases: Cases, scored: Evaluation) -> Reliability:
     found = reliability_bins(cases.probabilities.max(axis=1), cases.right())
     bins: list[Bin] = []
     for mean, accuracy, mass in zip(*(part.tolist() for part in found), strict=True):
         n = max(1, round(mass / scored["repeats"]))
-        low, high = wilson_interval(min(accuracy * n, n), n, confidence)
+        low, high = wilson_interval(min(accuracy * n, n), n)
         bins.append({"confidence": mean, "accuracy": accuracy, "n": n, "low": low, "high": high})
     overall = scored["overall"]
     return {"bins": bins, "ece": overall["ece"], "log_loss": overall["log_loss"], "brier": overall["brier"]}
 
 
-def _risk_coverage(
-    cases: Cases, figures: Mapping[str, NDArray[np.float64]], resamples: int, confidence: float
-) -> RiskCoverage:
+def _risk_coverage(cases: Cases, figures: Mapping[str, NDArray[np.float64]], resamples: int) -> RiskCoverage:
     curves = [risk_coverage(part.probabilities.max(axis=1), part.right()) for part in cases.by_repeat()]
     coverage = max((curve[0] for curve in curves), key=len)
     risk = np.mean([np.interp(coverage, *curve) for curve in curves], axis=0)
     return {
         "coverage": coverage.tolist(),
         "risk": risk.tolist(),
-        "aurc": figure_estimate(figures["aurc"], resamples, cases.n, confidence),
-        "augrc": figure_estimate(figures["augrc"], resamples, cases.n, confidence),
+        "aurc": figure_estimate(figures["aurc"], resamples, cases.n),
+        "augrc": figure_estimate(figures["augrc"], resamples, cases.n),
         "published": {"coverage": PUBLISHED_COVERAGE, "risk": PUBLISHED_RISK, "sentence": PUBLISHED},
     }

@@ -1,6 +1,7 @@
 """Metrics of a classification, each with an interval and its number of cases.
 
-Owns what an estimate is and which interval each figure gets; the formulas are `statistics`' part, tables are `predictions`'.
+Owns what an estimate is and which interval each figure gets; the formulas are the part of `formulas`, how it is written that of
+`wording`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from monai_chd.errors import UserError
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.formulas import (
+    CONFIDENCE,
     bca_interval,
     check_confidence,
     patient_weights,
@@ -21,6 +23,7 @@ from monai_chd.metrics.formulas import (
     weighted_figures,
     wilson_interval,
 )
+from monai_chd.wording import join_faults
 
 SUM_TOLERANCE = 1e-3
 """How far from 1 the probabilities of a case may sum: what half precision leaves of a softmax."""
@@ -50,6 +53,11 @@ OVERALL = (
 )  # fmt: skip
 """Figures of all classes together, in the order they are shown. Log-loss, Brier score (0..2) and ECE are better when smaller;
 `auc_macro` is the mean of the classes' areas, each against the rest."""
+
+SMALLER_IS_BETTER = frozenset({"log_loss", "brier", "ece", "aurc", "augrc"})
+
+FEW = 30
+"""A class with fewer cases or patients has an interval that means little."""
 
 
 class Estimate(TypedDict):
@@ -117,7 +125,7 @@ def evaluate(
     patients: Sequence[object],
     repeats: Sequence[object] | None = None,
     resamples: int = 2000,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
     seed: int = 42,
 ) -> Evaluation:
     """Measure predictions against labels; the prediction of a case is its most probable class.
@@ -169,7 +177,7 @@ def evaluate(
 
 
 def bootstrap_estimate(
-    value: float, resampled: NDArray[np.float64], jackknife: NDArray[np.float64], n: int, confidence: float = 0.95
+    value: float, resampled: NDArray[np.float64], jackknife: NDArray[np.float64], n: int, confidence: float = CONFIDENCE
 ) -> Estimate:
     """Estimate with the BCa interval, or the percentile interval where that is undefined.
 
@@ -203,7 +211,7 @@ def _centred(limits: tuple[float, float], value: float, resampled: NDArray[np.fl
     return max(low, 0.0) if resampled.min() >= 0 else low, limits[1] + shift
 
 
-def proportion_estimate(hits: ArrayLike, trials: ArrayLike, confidence: float = 0.95) -> Estimate | None:
+def proportion_estimate(hits: ArrayLike, trials: ArrayLike, confidence: float = CONFIDENCE) -> Estimate | None:
     """Estimate a proportion with a Wilson interval: the mean over repeats, n its mean number of trials.
 
     Args:
@@ -248,12 +256,6 @@ def probability_fault(probabilities: NDArray[np.float64]) -> str | None:
     if abs(probabilities.sum() - 1) > SUM_TOLERANCE:
         return f"expected a sum of 1 within {SUM_TOLERANCE}, came {came}, sum {probabilities.sum():.6g}"
     return None
-
-
-def join_faults(faults: Sequence[str], limit: int = 10) -> str:
-    """Join faults into one message that stays readable when every row is bad."""
-    more = [f"and {len(faults) - limit} more"] if len(faults) > limit else []
-    return "; ".join([*faults[:limit], *more])
 
 
 class _Estimator:
@@ -338,7 +340,7 @@ def _canonical(
 def _checked(
     labels: ArrayLike, probabilities: ArrayLike, patients: Sequence[object]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.str_]]:
-    """Return labels (N,), probabilities (N, K) and patients (N,) as arrays, or raise ValueError."""
+    """Return labels (N,), probabilities (N, K) and patients (N,) as arrays, or raise UserError."""
     true, scores = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
     names = [str(patient).strip() for patient in patients]
     if not names:

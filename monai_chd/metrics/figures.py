@@ -1,6 +1,6 @@
 """Pictures of an evaluation and of a training, as PNG files.
 
-Draws what it is given: figures and intervals come from `metrics`. No pyplot, hence no global state and no display.
+Draws what it is given: figures and intervals come from `estimates`. No pyplot, hence no global state and no display.
 """
 
 from __future__ import annotations

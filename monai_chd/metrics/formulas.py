@@ -16,6 +16,12 @@ from scipy.stats import t as student
 
 Floats = NDArray[np.float64]
 
+CONFIDENCE = 0.95
+"""Coverage of an interval where no other is asked for."""
+
+SIGNIFICANT = 0.05
+"""A p value below it is called a difference."""
+
 ECE_BINS = 10
 """Bins of equal mass for the expected calibration error and the reliability diagram."""
 
@@ -40,7 +46,7 @@ class CorrectedT(NamedTuple):
     p: float
 
 
-def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(successes: float, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Wilson score interval of a proportion (Wilson 1927), without continuity correction.
 
     Args:
@@ -88,7 +94,7 @@ def patient_weights(patients: int, resamples: int, seed: int) -> Floats:
     return np.vstack([np.ones((1, patients)), drawn, 1 - np.eye(patients)])
 
 
-def percentile_interval(resampled: Floats, confidence: float = 0.95) -> tuple[float, float]:
+def percentile_interval(resampled: Floats, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Percentiles of resampled values, shape (R,)."""
     tail = (1 - confidence) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail])
@@ -96,7 +102,7 @@ def percentile_interval(resampled: Floats, confidence: float = 0.95) -> tuple[fl
 
 
 def bca_interval(
-    value: float, resampled: Floats, jackknife: Floats, confidence: float = 0.95
+    value: float, resampled: Floats, jackknife: Floats, confidence: float = CONFIDENCE
 ) -> tuple[float, float] | None:
     """Bias-corrected and accelerated bootstrap interval (Efron 1987), as `scipy.stats.bootstrap` has it.
 
@@ -341,7 +347,7 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     return float(binomtest(only_first, differ, 0.5).pvalue) if differ else 1.0
 
 
-def corrected_t(differences: ArrayLike, test_share: float, confidence: float = 0.95) -> CorrectedT:
+def corrected_t(differences: ArrayLike, test_share: float, confidence: float = CONFIDENCE) -> CorrectedT:
     """Corrected resampled t-test for repeated cross-validation (Nadeau and Bengio 2003).
 
     Training sets of different fits overlap, so the variance is taken times 1 / J + test size / training size.

@@ -20,10 +20,13 @@ from monai_chd.metrics.estimates import (
     Evaluation,
     bootstrap_estimate,
     evaluate,
-    join_faults,
     probability_fault,
 )
 from monai_chd.metrics.formulas import patient_weights, weighted_figures
+from monai_chd.wording import join_faults
+
+RAW = "raw_"
+"""Before a class's name: the column of its probability before the temperature was applied."""
 
 
 @dataclass(frozen=True)
@@ -96,27 +99,27 @@ class Cases:
         return labels
 
     def evaluate(self, **options: Any) -> Evaluation:
-        """`metrics.evaluate` of these cases."""
+        """`estimates.evaluate` of these cases."""
         patients, repeats = self.patients.tolist(), self.repeats.tolist()
         return evaluate(self.labels, self.probabilities, patients=patients, repeats=repeats, **options)
 
     def figures(self, resamples: int, seed: int) -> dict[str, NDArray[np.float64]]:
-        """`statistics.weighted_figures`, with patients in the order of their names, so that two tables share resamples."""
+        """`formulas.weighted_figures`, with patients in the order of their names, so that two tables share resamples."""
         weights = patient_weights(len(self.names), resamples, seed)
         return weighted_figures(self.labels, self.probabilities, self.patients, self.repeats, weights)
 
 
-def figure_estimate(samples: NDArray[np.float64], resamples: int, n: int, confidence: float) -> Estimate:
+def figure_estimate(samples: NDArray[np.float64], resamples: int, n: int) -> Estimate:
     """Estimate out of a figure of `Cases.figures`, or of the difference of two, shape (1 + R + P,)."""
     value, resampled, jackknife = np.split(samples, [1, 1 + resamples])
-    return bootstrap_estimate(float(value[0]), resampled, jackknife, n, confidence)
+    return bootstrap_estimate(float(value[0]), resampled, jackknife, n)
 
 
 def read_cases(table: pd.DataFrame) -> Cases:
     """Check a table of out-of-fold predictions, and take the cases that have probabilities.
 
     Args:
-        table: see `evaluation.results`.
+        table: see `evaluation.evaluate_out_of_fold`.
 
     Raises:
         UserError: no rows, a repeat with other images, an image twice, a patient with two labels, probabilities that are
@@ -170,3 +173,11 @@ def mean_table(table: pd.DataFrame) -> pd.DataFrame:
     """One row an image with its mean probabilities over repeats, patient and label; sorted by image."""
     kept = table[table[CLASSES[0]].notna()]
     return kept.groupby("image").agg({"patient": "first", "label": "first", **dict.fromkeys(CLASSES, "mean")})
+
+
+def raw_probabilities(table: pd.DataFrame) -> NDArray[np.float64] | None:
+    """Probabilities before the temperature of the rows that have any; None when the table lacks some."""
+    columns = [RAW + name for name in CLASSES]
+    kept = table[table[CLASSES[0]].notna()]
+    known = set(columns) <= set(table.columns) and kept[columns].notna().all(axis=None)
+    return kept[columns].to_numpy(dtype=np.float64) if known else None

@@ -1,18 +1,14 @@
-"""The table of predictions and the tables of metrics: their columns, how they are written, checked and printed.
+"""The table of predictions: its columns, how it is written, read and checked, and which of its cases are scored.
 
-Computes no metric; that is `metrics`' part. Draws nothing; that is `figures`' part.
+What the figures of these cases are is the part of `estimates`, how they are written that of `tables`.
 """
 
 from __future__ import annotations
 
 import csv
-import io
-import json
 import os
-import platform
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +16,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from monai_chd import __version__
 from monai_chd.errors import UserError
-from monai_chd.files import replacing
+from monai_chd.files import write_csv
 from monai_chd.labels import CLASSES
-from monai_chd.metrics.estimates import (
-    NO_PATIENT,
-    Estimate,
-    Evaluation,
-    join_faults,
-    probability_fault,
-    proportion_estimate,
-)
+from monai_chd.metrics.estimates import NO_PATIENT, Estimate, probability_fault, proportion_estimate
 from monai_chd.metrics.formulas import wilson_interval
+from monai_chd.wording import join_faults
 
 PREDICTION_COLUMNS = ("image", "patient", "label", "prediction", *CLASSES, "abstain", "reason")
 """Columns of predictions.csv. `prediction` is the most probable class of every case that has probabilities, those abstained
 from included; a case with a reason is abstained from, and a case without probabilities needs a reason."""
 
-METRIC_COLUMNS = ("metric", "class", "value", "low", "high", "n", "method")
-"""Columns of metrics.csv, one figure a row; `class` is empty for figures of all classes together."""
-
 ROW_KEYS = frozenset({"image", "patient", "label", "probabilities", "reason"})
 """What `write_predictions` takes of a case."""
-
-FEW_CASES = 30
-"""A class with fewer cases has an interval that means little (methods.md, section 3)."""
-
-NOTE = "Research software, not a medical device."
 
 
 def write_predictions(rows: Iterable[Mapping[str, Any]], path: str | os.PathLike[str]) -> Path:
@@ -74,7 +55,7 @@ def write_predictions(rows: Iterable[Mapping[str, Any]], path: str | os.PathLike
     if faults or not cases:
         raise UserError(f"{path}: {join_faults(faults) if faults else 'expected at least one case, came none'}")
     records = sorted((_record(case) for case in cases), key=lambda record: (record[1], record[0]))
-    return _write_csv(PREDICTION_COLUMNS, records, Path(path))
+    return write_csv(Path(path), PREDICTION_COLUMNS, records)
 
 
 def read_predictions(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -106,7 +87,7 @@ def read_predictions(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def scored_cases(table: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.float64], list[str]]:
-    """Take what `metrics.evaluate` needs from a table: the cases that have a label and probabilities.
+    """Take what `estimates.evaluate` needs from a table: the cases that have a label and probabilities.
 
     Cases abstained from are among them when they have probabilities, so the metrics are those of full coverage.
 
@@ -142,134 +123,6 @@ def coverage_estimate(table: pd.DataFrame) -> Estimate:
         low, high = wilson_interval(value * n, n)
         estimate = {"value": value, "low": low, "high": high, "n": n, "method": "wilson_mean"}
     return estimate
-
-
-def write_metrics(
-    result: Evaluation,
-    folder: str | os.PathLike[str],
-    *,
-    context: Mapping[str, Any],
-    coverage: Estimate | None = None,
-    answered: Evaluation | None = None,
-) -> tuple[Path, Path]:
-    """Write an evaluation as metrics.json (everything) and metrics.csv (one figure a row).
-
-    Args:
-        result: from `metrics.evaluate`.
-        folder: where to; made when missing.
-        context: what was evaluated, as JSON takes it: seed of the training, checkpoint, data. Versions are added here.
-        coverage: share of cases answered.
-        answered: evaluation of the answered cases alone, when some were abstained from; in metrics.csv its figures begin
-            with `answered_`.
-
-    Returns:
-        Paths of the json and of the csv.
-
-    Raises:
-        UserError: a NaN or infinity, which JSON does not have.
-        TypeError: a value in `context` that JSON does not take, such as a path.
-    """
-    folder = Path(folder)
-    content = {
-        "note": NOTE,
-        "context": {"seed": None, **context, "classes": list(CLASSES), "versions": software_versions()},
-        "result": result,
-        "coverage": coverage,
-        "answered": answered,
-    }
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    records = [
-        [metric, name, *("" if value is None else value for value in estimate.values())]
-        for metric, name, estimate in _all_figures(result, coverage, answered)
-    ]
-    with replacing(folder / "metrics.json") as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return folder / "metrics.json", _write_csv(METRIC_COLUMNS, records, folder / "metrics.csv")
-
-
-def software_versions() -> dict[str, str]:
-    """Versions of what decides the numbers, by distribution name; none of it is imported for this."""
-    others = {name: _version(name) for name in ("monai", "torch", "numpy", "scikit-learn")}
-    return {"monai_chd": __version__, **others, "python": platform.python_version()}
-
-
-def format_estimate(estimate: Estimate) -> str:
-    """Print a figure as `0.533 [0.361, 0.698] n=30`; never without its interval and its n."""
-    value, low, high = estimate["value"], estimate["low"], estimate["high"]
-    if value is None:
-        return f"undefined n={estimate['n']}"
-    interval = "no interval" if low is None else f"{low:.3f}, {high:.3f}"
-    return f"{value:.3f} [{interval}] n={estimate['n']}"
-
-
-def metrics_table(result: Evaluation, *, coverage: Estimate | None = None, answered: Evaluation | None = None) -> str:
-    """Print an evaluation as aligned text: figures of all classes and of each, confusion matrix, what to keep in mind.
-
-    Args:
-        result: from `metrics.evaluate`, or its JSON read back.
-        coverage: share of cases answered.
-        answered: evaluation of the answered cases alone; stands in columns beside that of all.
-
-    Returns:
-        Lines without a newline at the end.
-    """
-    every = [result, *([answered] if answered else [])]
-    overall = [
-        [_spoken(name), *(format_estimate(part["overall"][name]) for part in every)] for name in result["overall"]
-    ]
-    baselines = [part["majority_baseline"] for part in every]
-    overall.append([f"baseline: always {baselines[0]['label']}", *(format_estimate(b["accuracy"]) for b in baselines)])
-    header = ["all classes", "value [interval] n"]
-    if answered:
-        header = ["all classes", "all cases: value [interval] n", "answered cases only"]
-    if coverage and coverage["value"] != 1:
-        overall.insert(0, ["share answered", format_estimate(coverage), *([""] if answered else [])])
-    tables = [_aligned(header, overall), *_class_tables(result)]
-    if answered:
-        tables += [f"{answered['cases']} answered cases only", *_class_tables(answered)]
-    return "\n\n".join(
-        [f"{result['cases']} cases of {result['patients']} patients", *tables, "\n".join(_remarks(result))]
-    )
-
-
-def _spoken(name: str) -> str:
-    """A key of `metrics.OVERALL` as it is printed."""
-    words = {"f1": "F1", "mcc": "MCC", "auc": "AUC", "ece": "ECE", "brier": "Brier score"}
-    return " ".join(words.get(word, word) for word in name.split("_"))
-
-
-def _class_tables(result: Evaluation) -> list[str]:
-    """Figures of each class, and the confusion matrix."""
-    by_class = [
-        [
-            name,
-            *map(format_estimate, (each["precision"], each["recall"], each["f1"], each["auc"])),
-            f"{each['support']}",
-        ]
-        for name, each in result["per_class"].items()
-    ]
-    confusion = [
-        [name, *map(str, row)] for name, row in zip(result["classes"], result["confusion_matrix"], strict=True)
-    ]
-    return [
-        _aligned(["class", "precision", "recall", "F1", "AUC", "cases"], by_class),
-        _aligned(["true \\ predicted", *result["classes"]], confusion),
-    ]
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:  # monai-weekly is monai under another name; no reason to lose an evaluation
-        return "unknown"
-
-
-def _write_csv(header: Iterable[str], records: Iterable[Iterable[Any]], path: Path) -> Path:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *records])
-    with replacing(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
-    return path
 
 
 def _case_fault(case: Mapping[str, Any]) -> str | None:
@@ -373,56 +226,3 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _tidy(result: Evaluation) -> Iterator[tuple[str, str, Estimate]]:
-    """Walk all figures of an evaluation as metric, class, estimate."""
-    for metric, estimate in result["overall"].items():
-        yield metric, "", estimate
-    baseline = result["majority_baseline"]
-    yield "majority_baseline_accuracy", baseline["label"], baseline["accuracy"]
-    for name, estimates in result["per_class"].items():
-        yield "precision", name, estimates["precision"]
-        yield "recall", name, estimates["recall"]
-        yield "f1", name, estimates["f1"]
-        yield "auc", name, estimates["auc"]
-        support = estimates["support"]
-        yield "support", name, {"value": support, "low": None, "high": None, "n": support, "method": "count"}
-
-
-def _all_figures(
-    result: Evaluation, coverage: Estimate | None, answered: Evaluation | None
-) -> Iterator[tuple[str, str, Estimate]]:
-    """The figures of all cases, and when some were abstained from the share answered and the figures of the others."""
-    yield from _tidy(result)
-    if coverage and coverage["value"] != 1:
-        yield "coverage", "", coverage
-    if answered:
-        yield from ((f"answered_{metric}", name, estimate) for metric, name, estimate in _tidy(answered))
-
-
-def _aligned(header: list[str], rows: list[list[str]]) -> str:
-    """Lay out columns; counts to the right, all else to the left."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    aligned = [
-        [cell.rjust(width) if cell.isdigit() else cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        for row in [header, *rows]
-    ]
-    return "\n".join("  ".join(cells).rstrip() for cells in aligned)
-
-
-def _remarks(result: Evaluation) -> list[str]:
-    """What a reader of the figures has to know."""
-    intervals = result["intervals"]
-    remarks = [
-        f"Intervals: {intervals['confidence']:.0%}. Accuracy, precision, recall: Wilson if no patient has two cases;",
-        f"all else: BCa bootstrap, {intervals['resamples']} resamples of patients (seed {intervals['seed']}), percentiles where "
-        f"BCa is undefined.",
-        "Log-loss, Brier score (0..2) and ECE: smaller is better.",
-    ]
-    few = [f"{name} {each['support']}" for name, each in result["per_class"].items() if each["support"] < FEW_CASES]
-    if few:
-        remarks.append(f"Fewer than {FEW_CASES} cases ({', '.join(few)}): such an interval is wide and means little.")
-    if any(estimate["method"] == "not_estimable" for _, _, estimate in _tidy(result)):
-        remarks.append("[no interval]: all resamples give this value, so resampling cannot tell; it is not certainty.")
-    return [*remarks, NOTE]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from monai_chd.metrics.curves import LearningCurves, learning_curves
-from monai_chd.metrics.predictions import format_estimate
+from monai_chd.metrics.wording import format_estimate
 
 WIDTH, HEIGHT = 340.0, 270.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 14.0, 42.0

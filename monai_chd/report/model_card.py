@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from monai_chd.files import replacing
-from monai_chd.metrics.predictions import NOTE, format_estimate
+from monai_chd.metrics.wording import format_estimate
+from monai_chd.wording import NOTE
 
 MODES = {
     "frozen": "a pretrained encoder with fixed weights, and a trained LSTM head",
@@ -134,7 +135,8 @@ def _figures(report: Mapping[str, Any]) -> list[str]:
     names = ("accuracy", "balanced_accuracy", "macro_f1", "auc_macro", "mcc", "brier", "log_loss", "ece")
     statements = [str(report["design"].get("sentence", ""))] if report["design"].get("sentence") else []
     statements += [f"{words_of(name)}: {format_estimate(overall[name])}." for name in names if name in overall]
-    statements.append(f"Always answering {baseline['label']}: accuracy {format_estimate(baseline['accuracy'])}.")
+    always = format_estimate(baseline["accuracy"])
+    statements.append(f"Always answering {baseline['label']}: accuracy {always}. {results['verdict']['sentence']}")
     statements += [
         f"{name}: recall {format_estimate(one['recall'])}, precision {format_estimate(one['precision'])}."
         for name, one in results["all"]["per_class"].items()

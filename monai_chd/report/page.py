@@ -15,10 +15,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from monai_chd.errors import UserError, UserFileError
 from monai_chd.files import replacing
-from monai_chd.metrics.predictions import NOTE
 from monai_chd.report import sections
 from monai_chd.report.model_card import card, words_of
-from monai_chd.wording import p_words
+from monai_chd.wording import NOTE, p_words
 
 NAME = "report.html"
 FOLDER = Path(__file__).parent

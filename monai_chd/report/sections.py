@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from monai_chd.cohort.overview import NORMAL_MEANS
 from monai_chd.metrics.estimates import Estimate
-from monai_chd.metrics.predictions import NOTE
 from monai_chd.report.charts import (
     SELECTION,
     Chart,
@@ -27,14 +26,13 @@ from monai_chd.report.charts import (
 from monai_chd.report.checklists import STATUS, fill_checklists, sources
 from monai_chd.report.contact_sheet import TILE, TITLE_WIDTH
 from monai_chd.report.model_card import MODES, words_of
-from monai_chd.wording import p_words
+from monai_chd.wording import NOTE
 
 Report = Mapping[str, Any]
 """report.json, read."""
 
 Section = Mapping[str, Any]
 
-SIGNIFICANT = 0.05
 TOLD = ("The right class was given", "Always answering")
 """How sentences begin that the lead already says."""
 LESS_IS_BETTER = ("log_loss", "brier", "ece")
@@ -84,27 +82,12 @@ def summary(report: Report) -> Section:
         "coverage": results.get("coverage"),
         "baseline": results["baseline"],
         "chance": _chance(report),
-        "verdict": verdict(overall["accuracy"], results["baseline"]),
+        "verdict": results["verdict"]["sentence"],
         "sentences": [text for text in results.get("sentences") or () if not text.startswith(TOLD)],
         "controls": report.get("controls") or (),
         "warnings": results.get("warnings") or (),
         "remarks": len(report["cohort"].get("warnings") or ()),
     }
-
-
-def verdict(accuracy: Estimate, baseline: Mapping[str, Any]) -> str:
-    """Whether the accuracy is shown to differ from always answering the most frequent class."""
-    ours, low, high = accuracy["value"], accuracy["low"], accuracy["high"]
-    share, p = baseline["accuracy"]["value"], baseline.get("binomial_p")
-    tested = "" if p is None else f" (exact binomial test, {p_words(p)})"
-    if ours is None or low is None or high is None or share is None:
-        return "Whether the model does better than that cannot be told from these patients."
-    if low > share and (p is None or p < SIGNIFICANT):
-        wrong = f"{100 * (1 - ours):.0f}%"
-        return f"So the model does better than that{tested}; it is wrong in the other {wrong} of patients."
-    if high < share:
-        return "So the model does worse than that: it is of no use as it is."
-    return f"So it is not shown that the model does better than that{tested}."
 
 
 def cohort(report: Report) -> Section:

@@ -11,7 +11,7 @@ from typing import Any
 from monai_chd.cohort.identity import patient_key
 from monai_chd.errors import UserError, UserFileError
 from monai_chd.files import replacing, writable_folder
-from monai_chd.metrics.calibration import read_calibration, read_wish
+from monai_chd.metrics.calibration import read_calibration, read_target
 
 MODEL = "model.pt"
 LAST = "last.pt"
@@ -110,7 +110,7 @@ def check_values(settings: Mapping[str, Any]) -> None:
         elif key in SWITCHES and not isinstance(value, bool):
             wrong.append(f"{key}: expected true or false, got {value!r}")
     try:
-        read_wish(settings.get("coverage"), settings.get("risk"))
+        read_target(settings.get("coverage"), settings.get("risk"))
     except ValueError as error:
         wrong.append(str(error))
     if wrong:
@@ -121,9 +121,9 @@ def check_wish(checkpoint: str | Path, coverage: float | None, risk: float | Non
     """Before a model is used: refuse a wished coverage or risk that is none, or that it has no calibration for.
 
     Raises:
-        UserError: see `calibration.Calibration.wished`; or the file beside the weights is none.
+        UserError: see `calibration.Calibration.with_target`; or the file beside the weights is none.
     """
-    read_calibration(checkpoint).wished(coverage, risk)
+    read_calibration(checkpoint).with_target(coverage, risk)
 
 
 def new_output(output_dir: str | Path, resume: bool = False) -> None:

@@ -8,6 +8,7 @@ from scipy.stats import chi2_contingency, kruskal
 from tiny_cohort import write_scan
 from tiny_datalist import cohort_of_numbers, quiet, record, write_list
 
+from monai_chd.audit.confounders import PERMUTATIONS, _permuted_chi_square
 from monai_chd.audit.leakage import has_leakage
 from monai_chd.audit.text import audit_text
 from monai_chd.labels import CLASSES
@@ -91,6 +92,33 @@ def test_tests_equal_scipys(tmp_path):
     assert tests["scanner"]["statistic"] == pytest.approx(expected.statistic)
     assert tests["scanner"]["p"] == pytest.approx(expected.pvalue, abs=0.05)  # permutations, not the limit law
     assert tests["contrast"]["skipped"] == tests["in_plane_mm"]["skipped"] == "does not vary"
+
+
+@pytest.mark.parametrize("related", [0.0, 0.3])
+def test_a_chi_square_by_permutation_is_that_of_permuting_by_hand(related):
+    rng = np.random.default_rng(3)
+    labels = rng.integers(3, size=60)
+    codes = np.where(rng.random(60) < related, labels % 2, rng.integers(2, size=60))
+
+    def statistic(codes):
+        counts = [[np.sum((labels == k) & (codes == c)) for k in range(3)] for c in range(2)]
+        return chi2_contingency(counts, correction=False).statistic
+
+    found, p = _permuted_chi_square(labels, codes)
+    assert found == pytest.approx(statistic(codes))
+    by_hand = np.mean([statistic(rng.permutation(codes)) >= found - 1e-9 for _ in range(2000)])
+    assert p == pytest.approx(by_hand, abs=4 * np.sqrt(2 * by_hand * (1 - by_hand) / 2000))
+    assert p * (PERMUTATIONS + 1) == pytest.approx(round(p * (PERMUTATIONS + 1)))
+    assert _permuted_chi_square(labels, codes) == (found, p)
+
+
+def test_of_six_patients_all_orders_are_counted(tmp_path):
+    labels, codes = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 0, 0, 1, 1, 1])
+    assert _permuted_chi_square(labels, codes) == (pytest.approx(6), pytest.approx(2 * 6 * 6 / 720))
+    given = {"slices": 100, "spacing_mm": None, "age_years": None, "contrast": None}
+    six = [record(f"{n}.nii.gz", str(n), n // 3, confounders={**given, "scanner": "AB"[n // 3]}) for n in range(6)]
+    tests = {test["confounder"]: test for test in quiet(write_list(tmp_path, {"fold 0": six}))["association"]}
+    assert tests["scanner"]["test"] == "chi-square, 720 permutations"
 
 
 def test_adjusted_p_values_are_holms(tmp_path):

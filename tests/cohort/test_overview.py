@@ -31,7 +31,7 @@ def test_offsets_are_a_table_by_class_that_names_patients(tmp_path):
     start = next(i for i, line in enumerate(lines) if line.startswith("HU offset"))
     assert [line.split() for line in lines[start : start + 4]] == [
         ["HU", "offset", "Cyanotic", "Non-Cyanotic", "Normal", "all", "patients"],
-        ["-1024", "3", "3", "3", "9", "a0", "a1", "a2", "a3", "a4", "a5", "a6", "a7", "…"],
+        ["-1024", "3", "3", "3", "9", *["a0,", "a1,", "a2,", "a3,", "a4,", "a5,", "a6,", "a7", "and", "1", "more"]],
         ["+0", "1", "0", "0", "1", "b"],
         ["none", "0", "0", "1", "1", "cine"],
     ]
@@ -52,7 +52,7 @@ def test_remarks_are_gathered_by_subject(tmp_path):
         record(str(i), 0, notes=[f"stray label values: {i} voxels", "no contrast: x"][: 1 + i // 2]) for i in range(3)
     ]
     lines = told(tmp_path, records)
-    assert "remark: 3 scans, stray label values: 0 1 2" in lines
+    assert "remark: 3 scans, stray label values: 0, 1, 2" in lines
     assert "remark: 1 scans, no contrast: 2" in lines
 
 

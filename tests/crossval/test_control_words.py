@@ -1,4 +1,4 @@
-"""Readings follow from where intervals lie, and never show a figure without its interval and n."""
+"""What a control means follows from where intervals lie, and never show a figure without its interval and n."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from monai_chd.crossval.control_words import CHANCE, TITLES, reading
+from monai_chd.crossval.control_words import CHANCE, TITLES, meaning
 
 
 def estimate(low, high, n=110):
@@ -31,7 +31,7 @@ def test_chance_of_balanced_accuracy_is_one_in_the_number_of_classes():
     ],
 )
 def test_shuffled_labels_are_held_against_chance(balanced, words):
-    assert words in reading("shuffled_labels", balanced, None)
+    assert words in meaning("shuffled_labels", balanced, None)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_shuffled_labels_are_held_against_chance(balanced, words):
 )
 def test_frame_order_is_read_from_the_paired_difference(difference, words):
     for balanced in (CHANCE_IN, ABOVE, BELOW):
-        assert words in reading("frame_order", balanced, difference)
+        assert words in meaning("frame_order", balanced, difference)
 
 
 @pytest.mark.parametrize("name", ["intensity", "confounders", "structures"])
@@ -63,28 +63,28 @@ def test_frame_order_is_read_from_the_paired_difference(difference, words):
     ],
 )
 def test_simple_things_are_held_against_chance_and_the_model(name, balanced, first, difference, second):
-    text = reading(name, balanced, difference)
+    text = meaning(name, balanced, difference)
     assert first in text and second in text
 
 
 def test_a_figure_that_no_resample_changes_is_held_to_chance_itself():
     """All right, or always the same class: there is no interval, and yet no doubt on which side of chance it is."""
     everyone, constant = estimate(None, None) | {"value": 1.0}, estimate(None, None) | {"value": 1 / 3}
-    assert "apart better than chance" in reading("intensity", everyone, WORSE)
-    assert "does not measurably tell" in reading("intensity", constant, SAME)
+    assert "apart better than chance" in meaning("intensity", everyone, WORSE)
+    assert "does not measurably tell" in meaning("intensity", constant, SAME)
 
 
 def test_only_a_control_that_tells_the_classes_casts_doubt_on_the_model():
     doubt = "may read nothing else"
-    assert doubt in reading("confounders", ABOVE, SAME)
-    assert doubt not in reading("confounders", CHANCE_IN, SAME)
-    assert doubt not in reading("confounders", ABOVE, BETTER)
-    assert doubt not in reading("structures", ABOVE, SAME)  # reads anatomy, which the model should
+    assert doubt in meaning("confounders", ABOVE, SAME)
+    assert doubt not in meaning("confounders", CHANCE_IN, SAME)
+    assert doubt not in meaning("confounders", ABOVE, BETTER)
+    assert doubt not in meaning("structures", ABOVE, SAME)  # reads anatomy, which the model should
 
 
 @pytest.mark.parametrize("name", TITLES)
 @pytest.mark.parametrize("difference", [SAME, BETTER, WORSE])
 def test_no_figure_is_without_interval_and_n(name, difference):
-    text = reading(name, ABOVE, difference)
-    figures = re.findall(r"[-+]?\d+\.\d ?(?:%|percentage points) (\[[^\]]+\], n = 110)?", text)
+    text = meaning(name, ABOVE, difference)
+    figures = re.findall(r"[-+]?\d+\.\d ?(?:%|percentage points) (\[95% interval [^\]]+, n = 110\])?", text)
     assert figures and all(figures)

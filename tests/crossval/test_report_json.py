@@ -14,7 +14,7 @@ from monai_chd.crossval.fits import fit_folder
 from monai_chd.crossval.out_of_fold_table import write_out_of_fold_table
 from monai_chd.crossval.report_json import build_report, processor, write_report_json
 from monai_chd.labels import CLASSES
-from monai_chd.metrics.evaluation import results
+from monai_chd.metrics.evaluation import evaluate_out_of_fold
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def finished(design, folder, versions=None):
 
 def made(design, folder, **changes):
     table = finished(design, folder, changes.pop("versions", None))
-    keys = {"results": results(table, resamples=50), "controls": [], "against": None, "worst": []}
+    keys = {"results": evaluate_out_of_fold(table, resamples=50), "controls": [], "against": None, "worst": []}
     return build_report(design, folder, command="monai-chd crossval", seconds={"controls": 3.0}, **keys | changes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import re
 import shutil
@@ -14,11 +15,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score
+from tiny_report import make_report
 
 from monai_chd.cli import main
 from monai_chd.crossval import fit_processes
 from monai_chd.crossval.run import Progress, summary_text
 from monai_chd.labels import CLASSES
+from monai_chd.metrics.evaluation import evaluate_out_of_fold
+from monai_chd.report.model_card import write_model_card
+from monai_chd.report.page import write_report
 
 TINY = ["--encoder", "small_cnn", "--frame_size", "16", "--sequence_length", "8", "--hidden_size", "8"]
 TINY += ["--batch_size", "6", "--max_epochs", "2", "--cache", "memory"]
@@ -321,3 +326,51 @@ def test_a_frozen_encoder_reads_each_scan_once(datalist, tmp_path, capsys):
     assert main(["crossval", str(datalist), "--out", str(out), *words]) == 0
     assert (out / "predictions.csv").read_bytes() == before
     assert {path.name: path.stat().st_mtime_ns for path in (out / "cache").rglob("*") if path.is_file()} == kept
+
+
+VERDICTS = {
+    "better": "So the model does better than that (exact binomial test",
+    "worse": "So the model does worse than that",
+    "not shown": "So it is not shown that the model does better than that (exact binomial test",
+    "unknown": "cannot be told from these patients",
+}
+
+
+def with_right(report: dict, right: int) -> dict:
+    """The report of 100 patients, 40 of the most frequent class, of whom so many were called right."""
+    labels = np.repeat([0, 1, 2], [40, 35, 25])
+    called = np.where(np.arange(100) < right, labels, (labels + 1) % 3)
+    table = pd.DataFrame(0.8 * np.eye(3)[called] + 0.2 / 3, columns=list(CLASSES))
+    names = [str(i) for i in range(100)]
+    known = {"image": names, "patient": names, "label": [CLASSES[k] for k in labels]}
+    table = table.assign(**known, abstain=False, repeat=0, fold=0)
+    return {**report, "results": {**report["results"], **evaluate_out_of_fold(table, resamples=20)}}
+
+
+def places(report: dict, folder: Path) -> dict[str, str]:
+    """All that a reader sees of a report: the data, the page, the terminal, the model card."""
+    page = write_report(report, folder).read_text()
+    return {
+        "report.json": json.dumps(report),
+        "report.html": html.unescape(re.sub(r"<style>.*?</style>|<[^>]*>", "", page, flags=re.DOTALL)),
+        "terminal": summary_text(report, folder),
+        "model_card.md": write_model_card(report, folder / "model_card.md").read_text(),
+    }
+
+
+def test_no_two_places_disagree_on_whether_the_model_is_better_whatever_the_count(tmp_path):
+    report, seen = make_report(tmp_path), set()
+    for right in (*range(0, 101, 10), *range(42, 58)):
+        changed = with_right(report, right)
+        verdict = changed["results"]["verdict"]["is"]
+        for place, text in places(changed, tmp_path).items():
+            assert [name for name, words in VERDICTS.items() if words in text] == [verdict], f"{right} right, {place}"
+        seen.add(verdict)
+    assert seen == {"better", "worse", "not shown"}
+
+
+def test_49_of_100_against_40_is_not_shown_everywhere(tmp_path):
+    report = with_right(make_report(tmp_path), 49)
+    assert report["results"]["baseline"]["binomial_p"] < 0.05 and report["results"]["verdict"]["is"] == "not shown"
+    for text in places(report, tmp_path).values():
+        assert "So it is not shown that the model does better than that (exact binomial test, p = 0.042)." in text

@@ -153,7 +153,7 @@ def test_the_calibration_of_a_resumed_training_is_that_of_one_that_ran_through(r
 def test_training_grants_a_wished_coverage_and_tells_what_it_is_from(datalist, tmp_path, capfd):
     assert train(datalist, tmp_path / "out", 1, "--coverage", "0.5") == 0
     calibration = read_calibration(tmp_path / "out" / "models" / "model.pt")
-    assert calibration.wish == {"coverage": 0.5}
+    assert calibration.target == {"coverage": 0.5}
     assert sum(c >= calibration.threshold for c in calibration.confidence) >= 3
     told = next(line for line in capfd.readouterr().out.splitlines() if "calibration:" in line)
     assert "validation cases, which also chose the model" in told

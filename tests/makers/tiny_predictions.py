@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from scipy.special import softmax
+from sklearn import metrics as sk
 
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.calibration import scale
@@ -12,6 +13,22 @@ from monai_chd.metrics.calibration import scale
 REPEATS = 3
 LABELS = np.repeat([0, 1, 2], [16, 13, 7])
 TEMPERATURE = 2.0
+
+SCORES = {
+    "accuracy": lambda y, p: sk.accuracy_score(y, p.argmax(1)),
+    "balanced_accuracy": lambda y, p: sk.balanced_accuracy_score(y, p.argmax(1)),
+    "macro_precision": lambda y, p: sk.precision_score(y, p.argmax(1), average="macro", zero_division=0),
+    "macro_recall": lambda y, p: sk.recall_score(y, p.argmax(1), average="macro"),
+    "macro_f1": lambda y, p: sk.f1_score(y, p.argmax(1), average="macro"),
+    "weighted_precision": lambda y, p: sk.precision_score(y, p.argmax(1), average="weighted", zero_division=0),
+    "weighted_recall": lambda y, p: sk.recall_score(y, p.argmax(1), average="weighted"),
+    "weighted_f1": lambda y, p: sk.f1_score(y, p.argmax(1), average="weighted"),
+    "mcc": lambda y, p: sk.matthews_corrcoef(y, p.argmax(1)),
+    "auc_macro": lambda y, p: sk.roc_auc_score(y, p, multi_class="ovr"),
+    "log_loss": sk.log_loss,
+    "brier": sk.brier_score_loss,
+}
+"""Every figure of all classes but ECE, which test_formulas holds against scikit-learn."""
 
 
 def table(seed=0, *, labels=LABELS, repeats=REPEATS, threshold=0.0, signal=1.2, folds=3):

@@ -14,7 +14,8 @@ import torch
 
 from monai_chd.crossval.occlusion import case_sheet, occlude, sheet_path
 from monai_chd.labels import CLASSES, FLAGS
-from monai_chd.metrics.evaluation import compare, results
+from monai_chd.metrics.comparison import compare_paired
+from monai_chd.metrics.evaluation import evaluate_out_of_fold
 from monai_chd.report.page import SECTIONS, TEMPLATES
 
 COUNTS = (14, 12, 7)
@@ -63,8 +64,8 @@ def make_report(folder: Path, *, words: str = "") -> dict[str, Any]:
     """
     table = predictions()
     flags = {str(1000 + i): [FLAGS[i % 4]] for i in range(sum(COUNTS[:2]))}
-    found: dict[str, Any] = dict(results(table, flags, resamples=200))
-    against: dict[str, Any] = dict(compare(table, predictions(0.6, 1), resamples=200))
+    found: dict[str, Any] = dict(evaluate_out_of_fold(table, flags, resamples=200))
+    against: dict[str, Any] = dict(compare_paired(table, predictions(0.6, 1), resamples=200))
     by_fold = {
         name: [[len(range(f, n, FOLDS)) for f in range(FOLDS)]] * REPEATS
         for name, n in zip(CLASSES, COUNTS, strict=True)

@@ -13,11 +13,11 @@ from monai_chd.metrics.calibration import (
     TEMPERATURES,
     Calibration,
     calibrate,
+    calibration_line,
     coverage_threshold,
-    describe,
     fit_temperature,
     read_calibration,
-    read_wish,
+    read_target,
     risk_threshold,
     scale,
     write_calibration,
@@ -107,14 +107,14 @@ CONFIDENCE = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.4, 0.3]
 @pytest.mark.parametrize(
     ("coverage", "threshold"), [(1, 0), (0.99, 0), (0.875, 0.35), (0.8, 0.35), (0.6, 0.45), (0.5, 0.55), (0.01, 0.85)]
 )
-def test_a_wished_coverage_is_reached_halfway_to_the_next_case(coverage, threshold):
+def test_a_target_coverage_is_reached_halfway_to_the_next_case(coverage, threshold):
     found = coverage_threshold(CONFIDENCE, coverage)
     assert found == pytest.approx(threshold)
     assert np.mean(np.array(CONFIDENCE) >= found) >= coverage
 
 
 @pytest.mark.parametrize("coverage", [0.1, 0.3, 0.7, 0.8, 0.9])
-def test_the_smallest_coverage_that_grants_the_wish_is_taken(coverage):
+def test_the_smallest_coverage_that_reaches_the_target_is_taken(coverage):
     confidence = np.random.default_rng(0).random(30)
     answered = np.sum(confidence >= coverage_threshold(confidence, coverage))
     assert answered == np.ceil(coverage * 30 - 1e-9)
@@ -132,7 +132,7 @@ def brute_force_risk(confidence, right, risk):
 
 @pytest.mark.parametrize("risk", [0.05, 0.1, 0.2, 0.4, 0.9])
 @pytest.mark.parametrize("seed", range(6))
-def test_a_wished_risk_answers_as_many_as_trying_every_threshold(seed, risk):
+def test_a_target_risk_answers_as_many_as_trying_every_threshold(seed, risk):
     rng = np.random.default_rng(seed)
     confidence = np.round(rng.random(25), 1 if seed % 2 else 6)  # with ties and without
     right = rng.random(25) < 0.5 + confidence / 2
@@ -159,14 +159,14 @@ def test_a_handful_of_right_answers_promises_no_small_risk():
         (0.8, 0.1, "a wished coverage or a wished risk, came both"),
     ],
 )
-def test_wishes_that_are_none_are_refused(coverage, risk, message):
+def test_targets_that_are_none_are_refused(coverage, risk, message):
     with pytest.raises(ValueError, match=message):
-        read_wish(coverage, risk)
+        read_target(coverage, risk)
 
 
 def test_a_risk_goes_with_the_coverage_that_stands_in_the_config():
-    assert read_wish(1.0, 0.1) == read_wish(None, 0.1) == {"risk": 0.1}
-    assert read_wish(None, None) == read_wish(1, None) == {"coverage": 1.0}
+    assert read_target(1.0, 0.1) == read_target(None, 0.1) == {"risk": 0.1}
+    assert read_target(None, None) == read_target(1, None) == {"coverage": 1.0}
 
 
 # a model's calibration
@@ -184,7 +184,7 @@ def test_temperature_first_then_the_threshold_on_calibrated_confidence():
     assert sum(found.right) == np.sum(probabilities.argmax(axis=1) == labels)
 
 
-def test_a_model_never_abstains_unless_it_was_wished():
+def test_a_model_never_abstains_unless_it_was_asked_to():
     found = calibrate(*sharpened(40, 6, 3.0))
     assert found.threshold == 0 and found.reason([1 / 3, 1 / 3, 1 / 3]) == ""
     assert Calibration().reason([1 / 3, 1 / 3, 1 / 3]) == ""
@@ -202,22 +202,22 @@ def test_a_risk_that_is_never_reached_abstains_from_everything_and_says_so():
     found = calibrate(labels, probabilities, risk=0.01)
     assert found.threshold is None
     assert found.reason([1.0, 0.0, 0.0]) == "a risk of 0.01 was not reached at any confidence in validation"
-    assert "abstains from everything: risk 0.01 is not reached" in describe(found)
+    assert "abstains from everything: risk 0.01 is not reached" in calibration_line(found)
 
 
-def test_another_wish_needs_no_new_training(tmp_path):
+def test_another_target_needs_no_new_training(tmp_path):
     labels, probabilities = sharpened(40, 8, 2.0)
     stored = read_calibration(write_calibration(calibrate(labels, probabilities), tmp_path).with_name("model.pt"))
-    for wish in ({"coverage": 0.5}, {"risk": 0.3}):
-        assert stored.wished(**wish) == calibrate(labels, probabilities, **wish)
-    assert stored.wished() == stored
+    for target in ({"coverage": 0.5}, {"risk": 0.3}):
+        assert stored.with_target(**target) == calibrate(labels, probabilities, **target)
+    assert stored.with_target() == stored
 
 
-def test_a_wish_to_a_model_without_calibration_is_refused_except_for_everything():
+def test_a_target_for_a_model_without_calibration_is_refused_except_for_everything():
     with pytest.raises(ValueError, match=r"coverage: the model has no calibration\.json beside it"):
-        Calibration().wished(coverage=0.8)
-    assert Calibration().wished(coverage=1.0).threshold == 0
-    assert Calibration().wished() == Calibration()
+        Calibration().with_target(coverage=0.8)
+    assert Calibration().with_target(coverage=1.0).threshold == 0
+    assert Calibration().with_target() == Calibration()
 
 
 @pytest.mark.parametrize("rows", [np.zeros((0, 3)), np.array([[0.2, np.nan, 0.8]])])
@@ -241,7 +241,7 @@ def test_the_file_gives_the_same_calibration_back_and_explains_itself(tmp_path):
 
 def test_weights_without_the_file_are_not_calibrated(tmp_path):
     assert read_calibration(tmp_path / "model.pt") == read_calibration(None) == Calibration()
-    assert describe(Calibration()) == ""
+    assert calibration_line(Calibration()) == ""
 
 
 def test_a_file_with_the_contract_keys_alone_is_taken(tmp_path):

@@ -11,7 +11,7 @@ from monai_chd.metrics.curves import best_epoch, learning_curves, mean_curves, m
 from monai_chd.metrics.out_of_fold import read_cases
 
 RAW = [f"raw_{name}" for name in CLASSES]
-OPTIONS = {"resamples": 100, "confidence": 0.95, "seed": 42}
+OPTIONS = {"resamples": 100, "seed": 42}
 
 
 @pytest.fixture(scope="module")

@@ -236,7 +236,7 @@ def test_bootstrap_by_patient_covers_the_truth():
 
 
 def test_limits_hold_their_value_on_ordinary_data():
-    highest = {"log_loss": 37, "brier": 2}  # of one-hot probabilities, see `statistics.case_losses`
+    highest = {"log_loss": 37, "brier": 2}  # of one-hot probabilities, see `formulas.case_losses`
     for seed in range(10):
         for name, estimate in estimates(run(*random_cases(57, seed))):
             assert estimate["low"] <= estimate["value"] <= estimate["high"] <= highest.get(name, 1), name

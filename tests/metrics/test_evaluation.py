@@ -1,4 +1,4 @@
-"""Results of a cross-validation equal scikit-learn's on each repeat, count patients, and two compare patient by patient."""
+"""Results of a cross-validation equal scikit-learn's on each repeat, count patients, and say in words what they allow."""
 
 import json
 import re
@@ -7,15 +7,15 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binomtest, ttest_1samp
+from scipy.stats import binomtest
 from sklearn import metrics as sk
-from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
-from tiny_predictions import LABELS, REPEATS, of_repeat, table
+from tiny_predictions import LABELS, REPEATS, SCORES, of_repeat, table
 
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.estimates import METHODS, OVERALL
-from monai_chd.metrics.evaluation import compare, results
+from monai_chd.metrics.evaluation import evaluate_out_of_fold
+from monai_chd.metrics.verdict import judge
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def flags():
 
 @pytest.fixture(scope="module")
 def found(predictions, flags):
-    return results(predictions, flags, resamples=300)
+    return evaluate_out_of_fold(predictions, flags, resamples=300)
 
 
 def walk(value, path=""):
@@ -46,23 +46,6 @@ def walk(value, path=""):
     elif isinstance(value, list):
         for i, child in enumerate(value):
             yield from walk(child, f"{path}/{i}")
-
-
-SCORES = {
-    "accuracy": lambda y, p: sk.accuracy_score(y, p.argmax(1)),
-    "balanced_accuracy": lambda y, p: sk.balanced_accuracy_score(y, p.argmax(1)),
-    "macro_precision": lambda y, p: sk.precision_score(y, p.argmax(1), average="macro", zero_division=0),
-    "macro_recall": lambda y, p: sk.recall_score(y, p.argmax(1), average="macro"),
-    "macro_f1": lambda y, p: sk.f1_score(y, p.argmax(1), average="macro"),
-    "weighted_precision": lambda y, p: sk.precision_score(y, p.argmax(1), average="weighted", zero_division=0),
-    "weighted_recall": lambda y, p: sk.recall_score(y, p.argmax(1), average="weighted"),
-    "weighted_f1": lambda y, p: sk.f1_score(y, p.argmax(1), average="weighted"),
-    "mcc": lambda y, p: sk.matthews_corrcoef(y, p.argmax(1)),
-    "auc_macro": lambda y, p: sk.roc_auc_score(y, p, multi_class="ovr"),
-    "log_loss": sk.log_loss,
-    "brier": sk.brier_score_loss,
-}
-"""Every figure of all classes but ECE, which test_statistics holds against scikit-learn."""
 
 
 @pytest.mark.parametrize("name", SCORES)
@@ -121,7 +104,7 @@ def test_answered_figures_are_those_of_the_cases_not_abstained_from(found, predi
 
 @pytest.mark.parametrize(("threshold", "coverage"), [(0.0, 1.0), (1.1, 0.0)])
 def test_all_or_none_answered_leave_no_second_set_of_figures(threshold, coverage):
-    found = results(table(threshold=threshold), resamples=20)
+    found = evaluate_out_of_fold(table(threshold=threshold), resamples=20)
     assert found["answered"] is None and found["coverage"]["value"] == coverage
 
 
@@ -142,10 +125,17 @@ def test_the_permutation_statistic_is_the_balanced_accuracy_and_says_what_it_ask
 def test_labels_that_do_not_go_with_predictions_are_called_so():
     shuffled = np.random.default_rng(5).permutation(LABELS)
     predictions = table(signal=0.0).assign(label=np.tile([CLASSES[k] for k in shuffled], REPEATS))
-    found = results(predictions, resamples=300)
+    found = evaluate_out_of_fold(predictions, resamples=300)
     assert found["permutation"]["p"] > 0.05 and found["baseline"]["binomial_p"] > 0.05
     text = " ".join(found["sentences"])
-    assert "not measurably better than" in text and "do not measurably go together" in text
+    assert found["verdict"]["is"] in ("worse", "not shown") and "do not measurably go together" in text
+
+
+def test_the_verdict_is_that_of_accuracy_baseline_and_test_and_a_sentence_of_the_results(found):
+    accuracy, baseline = found["all"]["overall"]["accuracy"], found["baseline"]
+    assert found["verdict"] == judge(accuracy, baseline["accuracy"], baseline["binomial_p"])
+    told = next(sentence for sentence in found["sentences"] if sentence.startswith("Always answering"))
+    assert told.endswith(". " + found["verdict"]["sentence"])
 
 
 # lesions, ensemble, words
@@ -174,26 +164,26 @@ def test_small_classes_and_an_uncertain_ece_are_warned_of(found):
     text = " ".join(found["warnings"])
     assert "Normal: 7 patients, fewer than 30" in text and "Cyanotic: 16 patients" in text
     assert "biased upwards" in text
-    large = results(table(labels=np.repeat([0, 1, 2], [80, 70, 60]), repeats=1), resamples=20)
+    large = evaluate_out_of_fold(table(labels=np.repeat([0, 1, 2], [80, 70, 60]), repeats=1), resamples=20)
     assert large["warnings"] == []
 
 
 def test_no_share_stands_in_a_sentence_without_its_interval_and_n(found):
     text = " ".join(found["sentences"][:-1])  # the last is about the spread over repeats
-    shares = re.findall(r"\d+\.\d% \(95% interval \d+\.\d% to \d+\.\d%, n = \d+\)", text)
+    shares = re.findall(r"\d+\.\d% \[95% interval \d+\.\d% to \d+\.\d%, n = \d+\]", text)
     assert len(shares) == 7
     assert len(re.findall(r"\d\.\d%", text)) == 3 * len(shares)
 
 
 def test_one_repeat_is_enough_and_has_no_spread():
-    found = results(table(repeats=1), resamples=100)
+    found = evaluate_out_of_fold(table(repeats=1), resamples=100)
     assert found["all"]["overall"]["accuracy"]["method"] == "wilson"
     assert not any("Drawing the folds anew" in sentence for sentence in found["sentences"])
 
 
 def test_the_result_is_json_and_the_same_whatever_the_order_of_rows(found, predictions, flags):
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    again = results(predictions.sample(frac=1, random_state=3), flags, resamples=300)
+    again = evaluate_out_of_fold(predictions.sample(frac=1, random_state=3), flags, resamples=300)
     for (path, ours), (_, theirs) in zip(walk(found), walk(again), strict=True):
         assert {**theirs, "method": ""} == pytest.approx({**ours, "method": ""}, abs=1e-12), path
 
@@ -203,7 +193,7 @@ def test_all_of_it_takes_seconds_for_imagechd():
     seconds = []
     for _ in range(3):  # the machine may be busy with other things: the best counts
         start = time.process_time()
-        results(predictions)
+        evaluate_out_of_fold(predictions)
         seconds.append(time.process_time() - start)
         if seconds[-1] < 10:
             break
@@ -213,7 +203,7 @@ def test_all_of_it_takes_seconds_for_imagechd():
 def test_several_scans_of_a_patient_are_drawn_together():
     single = table(repeats=1)
     copies = pd.concat([single, single.assign(image="again_" + single["image"])], ignore_index=True)
-    once, twice = (results(each, resamples=300)["all"] for each in (single, copies))
+    once, twice = (evaluate_out_of_fold(each, resamples=300)["all"] for each in (single, copies))
     assert twice["patients"] == 36
     for name in ("macro_f1", "auc_macro", "log_loss"):
         assert twice["overall"][name]["low"] == pytest.approx(once["overall"][name]["low"], abs=1e-9)
@@ -223,101 +213,6 @@ def test_predictions_that_are_missing_with_a_reason_are_not_covered():
     predictions = table(repeats=1)
     predictions.loc[3, [*CLASSES, *(f"raw_{name}" for name in CLASSES)]] = np.nan
     predictions.loc[3, ["abstain", "reason", "prediction"]] = [True, "cannot be read", ""]
-    found = results(predictions, resamples=20)
+    found = evaluate_out_of_fold(predictions, resamples=20)
     assert found["coverage"]["value"] == pytest.approx(35 / 36) and found["all"]["overall"]["accuracy"]["n"] == 35
     assert any("1 predictions are missing" in warning for warning in found["warnings"])
-
-
-# two cross-validations
-
-
-@pytest.fixture(scope="module")
-def pair():
-    return table(1, signal=1.2), table(2, signal=0.4)
-
-
-@pytest.fixture(scope="module")
-def comparison(pair):
-    return compare(*pair, names=("ours", "theirs"), resamples=500)
-
-
-@pytest.mark.parametrize("name", SCORES)
-def test_differences_are_first_minus_second(comparison, pair, name):
-    values = [np.mean([SCORES[name](*of_repeat(each, repeat)) for repeat in range(REPEATS)]) for each in pair]
-    assert comparison["differences"][name]["value"] == pytest.approx(values[0] - values[1], abs=1e-12)
-    assert comparison["better"][name] == (-1 if name in ("log_loss", "brier") else 1)
-
-
-def test_the_difference_of_equals_has_no_interval_but_zero():
-    same = compare(table(1), table(1), resamples=50)
-    assert all(e["value"] == 0 and e["method"] == "not_estimable" for e in same["differences"].values())
-    assert {test["p"] for test in same["mcnemar"]} == {1} and same["corrected_t"]["p"] == 1
-    assert "No difference in accuracy" in same["sentences"][0]
-
-
-def test_the_difference_swaps_with_the_order(pair, comparison):
-    swapped = compare(*pair[::-1], resamples=500)
-    for name, estimate in comparison["differences"].items():
-        other = swapped["differences"][name]
-        assert other["value"] == pytest.approx(-estimate["value"])
-        assert (other["low"], other["high"]) == pytest.approx((-estimate["high"], -estimate["low"]), abs=1e-9)
-
-
-def test_pairing_makes_the_interval_narrower_than_two_that_know_nothing_of_each_other(pair, comparison):
-    widths = [
-        np.ptp([e["low"], e["high"]]) for e in (results(t, resamples=500)["all"]["overall"]["log_loss"] for t in pair)
-    ]
-    difference = comparison["differences"]["log_loss"]
-    assert difference["high"] - difference["low"] < np.hypot(*widths)
-
-
-def test_mcnemar_is_of_each_repeat_and_of_the_ensemble(comparison, pair):
-    tests = comparison["mcnemar"]
-    assert [test["of"] for test in tests] == [
-        "repeat 0",
-        "repeat 1",
-        "repeat 2",
-        "ensemble: mean probabilities over repeats",
-    ]
-    rights = [[p.argmax(1) == y for y, p in (of_repeat(each, r) for r in range(REPEATS))] for each in pair]
-    means = [np.mean([of_repeat(each, r)[1] for r in range(REPEATS)], axis=0).argmax(1) == LABELS for each in pair]
-    for test, a, b in zip(tests, [*rights[0], means[0]], [*rights[1], means[1]], strict=True):
-        both = [[np.sum(a & b), np.sum(a & ~b)], [np.sum(b & ~a), np.sum(~a & ~b)]]
-        assert (test["only_first"], test["only_second"]) == (both[0][1], both[1][0])
-        assert test["p"] == pytest.approx(mcnemar(both, exact=True).pvalue, abs=1e-12)
-
-
-def test_the_corrected_t_test_is_over_fits_and_more_careful_than_the_plain_one(comparison, pair):
-    rights = [(each["prediction"] == each["label"]).astype(float) for each in pair]
-    differences = (rights[0] - rights[1]).groupby([pair[0]["repeat"], pair[0]["fold"]]).mean()
-    test = comparison["corrected_t"]
-    assert test["fits"] == len(differences) == 9
-    assert test["difference"] == pytest.approx(differences.mean())
-    plain = ttest_1samp(differences, 0).confidence_interval()
-    # test parts are a third, training parts two thirds: variance (1/9 + 1/2) in place of 1/9
-    assert test["high"] - test["low"] == pytest.approx((plain.high - plain.low) * np.sqrt(1 + 9 / 2))
-
-
-def test_the_comparison_is_json_and_says_what_it_found(comparison):
-    assert json.loads(json.dumps(comparison, allow_nan=False)) == comparison
-    assert re.match(
-        r"Accuracy of ours minus that of theirs: \+\d+\.\d percentage points \(95% interval ",
-        comparison["sentences"][0],
-    )
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda t: t[t["patient"] != "p000"], r"the patients differ \(1 only in the first, 0 only in the second\)"),
-        (lambda t: t[t["repeat"] < 2], r"the repeats differ \(1 only in the first"),
-        (
-            lambda t: t.assign(fold=(t["fold"] + 1) % 3),
-            "108 rows have another fold, for example ct_p000.nii.gz in repeat 0",
-        ),
-        (lambda t: t.replace({"label": {CLASSES[2]: CLASSES[1]}}), "21 rows have another label"),
-    ],
-)
-def test_cross_validations_of_other_patients_or_folds_are_not_compared(pair, spoil, message):
-    with pytest.raises(ValueError, match=f"cannot compare: .*{message}.*same folds"):
-        compare(pair[0], spoil(pair[1]), resamples=10)

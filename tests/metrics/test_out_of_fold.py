@@ -6,7 +6,8 @@ import pytest
 from tiny_predictions import LABELS, REPEATS, of_repeat, table
 
 from monai_chd.labels import CLASSES
-from monai_chd.metrics.out_of_fold import figure_estimate, mean_table, read_cases
+from monai_chd.metrics.estimates import bootstrap_estimate
+from monai_chd.metrics.out_of_fold import RAW, figure_estimate, mean_table, raw_probabilities, read_cases
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +59,17 @@ def test_the_mean_table_has_one_row_an_image(predictions):
 def test_an_estimate_takes_the_data_then_resamples_then_the_jackknife(cases):
     figures = cases.figures(resamples=200, seed=1)["accuracy"]
     assert figures.shape == (1 + 200 + len(LABELS),)
-    estimate = figure_estimate(figures, 200, cases.n, 0.95)
+    estimate = figure_estimate(figures, 200, cases.n)
     assert estimate["value"] == pytest.approx(cases.right().mean()) and estimate["n"] == len(LABELS)
-    wide = figure_estimate(figures, 200, cases.n, 0.99)
-    assert wide["low"] <= estimate["low"] < estimate["high"] <= wide["high"]
+    assert estimate == bootstrap_estimate(figures[0], figures[1:201], figures[201:], cases.n)
+
+
+def test_raw_probabilities_are_those_of_the_rows_that_have_any_or_none(predictions):
+    np.testing.assert_array_equal(raw_probabilities(predictions), predictions[[RAW + name for name in CLASSES]])
+    unread = change(predictions, 3, **dict.fromkeys((*CLASSES, *(RAW + name for name in CLASSES)), np.nan))
+    assert len(raw_probabilities(unread)) == len(predictions) - 1
+    assert raw_probabilities(change(predictions, 3, **{RAW + CLASSES[0]: np.nan})) is None
+    assert raw_probabilities(predictions.drop(columns=RAW + CLASSES[0])) is None
 
 
 def change(predictions, row, **cells):

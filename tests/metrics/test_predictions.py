@@ -1,24 +1,19 @@
 import csv
-import json
-import platform
 import re
 
 import numpy as np
 import pytest
 import torch
 
-from monai_chd import __version__
 from monai_chd.labels import CLASSES
-from monai_chd.metrics import predictions
 from monai_chd.metrics.estimates import evaluate
+from monai_chd.metrics.formulas import wilson_interval
 from monai_chd.metrics.predictions import (
-    METRIC_COLUMNS,
     PREDICTION_COLUMNS,
-    format_estimate,
-    metrics_table,
+    answered_cases,
+    coverage_estimate,
     read_predictions,
     scored_cases,
-    write_metrics,
     write_predictions,
 )
 
@@ -37,16 +32,14 @@ def rows_of(path):
     return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
-@pytest.fixture(scope="module")
-def result():
-    rows = random_rows()
+def evaluated(rows):
     labels, scores, patients = ([row[key] for row in rows] for key in ("label", "probabilities", "patient"))
     return evaluate(labels, scores, patients=patients, resamples=200)
 
 
-def test_metrics_from_the_table_equal_those_from_memory(tmp_path, result):
+def test_metrics_from_the_table_equal_those_from_memory(tmp_path):
     labels, scores, patients = scored_cases(read_predictions(write_predictions(random_rows(), tmp_path / "p.csv")))
-    assert evaluate(labels, scores, patients=patients, resamples=200) == result
+    assert evaluate(labels, scores, patients=patients, resamples=200) == evaluated(random_rows())
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
@@ -102,6 +95,27 @@ def test_scored_cases_are_those_with_a_label_and_probabilities(tmp_path):
     ]
     labels, scores, patients = scored_cases(read_predictions(write_predictions(rows, tmp_path / "p.csv")))
     assert labels.tolist() == [0, 2] and patients == ["1", "4"] and scores.shape == (2, 3)
+
+
+def test_answered_cases_and_coverage_leave_out_what_is_abstained_from(tmp_path):
+    rows = [
+        case("a", "1", 0),
+        case("b", "2", None),
+        case("c", "3", 1, None, "cannot be read"),
+        case("d", "4", 2, (0.4, 0.3, 0.3), "not sure"),
+        case("e", "5", 2),
+    ]
+    table = read_predictions(write_predictions(rows, tmp_path / "p.csv"))
+    assert answered_cases(table)[2] == ["1", "5"]
+    coverage = coverage_estimate(table)
+    assert (coverage["value"], coverage["n"], coverage["method"]) == (0.5, 4, "wilson")
+    assert (coverage["low"], coverage["high"]) == wilson_interval(2, 4)
+
+
+def test_coverage_of_patients_with_several_scans_is_the_mean_share_of_the_patients(tmp_path):
+    rows = [case("a", "1", 0), case("b", "1", 0, (0.4, 0.3, 0.3), "not sure"), case("c", "2", 1)]
+    coverage = coverage_estimate(read_predictions(write_predictions(rows, tmp_path / "p.csv")))
+    assert (coverage["value"], coverage["n"]) == (0.75, 2)
 
 
 def test_cases_without_a_label_need_no_patient(tmp_path):
@@ -217,7 +231,7 @@ def test_missing_table_is_not_found(tmp_path):
         read_predictions(tmp_path / "none.csv")
 
 
-def test_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch, result):
+def test_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch):
     path = write_predictions(random_rows(), tmp_path / "p.csv")
     before = path.read_bytes()
     with monkeypatch.context() as patch:
@@ -225,106 +239,3 @@ def test_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypat
         with pytest.raises(OSError, match="disk full"):
             write_predictions(random_rows(seed=1), path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
-
-
-def test_metrics_json_holds_result_and_context(tmp_path, result):
-    path, _ = write_metrics(result, tmp_path / "new", context={"seed": 7, "checkpoint": "model.pt"})
-    content = json.loads(path.read_text(encoding="utf-8"))
-    assert content["result"] == result
-    assert content["context"]["seed"] == 7 and content["context"]["checkpoint"] == "model.pt"
-    assert content["context"]["classes"] == list(CLASSES)
-    versions = content["context"]["versions"]
-    assert set(versions) == {"monai_chd", "monai", "torch", "numpy", "scikit-learn", "python"}
-    assert versions["monai_chd"] == __version__ and versions["numpy"] == np.__version__
-    assert versions["torch"] == torch.__version__ and versions["python"] == platform.python_version()
-    assert content["note"] == "Research software, not a medical device."
-
-
-def test_version_of_a_missing_distribution_is_unknown(monkeypatch):
-    def missing(name):
-        raise predictions.PackageNotFoundError(name)
-
-    monkeypatch.setattr(predictions, "version", missing)
-    assert predictions.software_versions()["monai"] == "unknown"
-
-
-def test_metrics_csv_has_one_figure_a_row_equal_to_the_result(tmp_path, result):
-    _, path = write_metrics(result, tmp_path, context={})
-    rows = rows_of(path)
-    assert tuple(rows[0]) == METRIC_COLUMNS
-    assert len(rows) == len(result["overall"]) + 1 + 5 * len(CLASSES)
-    found = {(row["metric"], row["class"]): row for row in rows}
-    pairs = [(found[name, ""], estimate) for name, estimate in result["overall"].items()]
-    pairs += [(found["f1", name], each["f1"]) for name, each in result["per_class"].items()]
-    for row, estimate in pairs:
-        assert [float(row[key]) for key in ("value", "low", "high")] == [estimate[k] for k in ("value", "low", "high")]
-        assert int(row["n"]) == estimate["n"] and row["method"] == estimate["method"]
-    assert [int(found["support", name]["value"]) for name in CLASSES] == np.sum(result["confusion_matrix"], 1).tolist()
-
-
-def test_undefined_figures_are_empty_cells(tmp_path):
-    result = evaluate([0, 0], np.eye(3)[[0, 0]], patients="ab", resamples=10)
-    _, path = write_metrics(result, tmp_path, context={})
-    row = next(row for row in rows_of(path) if (row["metric"], row["class"]) == ("precision", "Normal"))
-    assert [row[key] for key in METRIC_COLUMNS[2:]] == ["", "", "", "0", "undefined"]
-
-
-def test_nothing_is_written_when_the_context_is_no_json(tmp_path, result):
-    with pytest.raises(ValueError, match="JSON"):
-        write_metrics(result, tmp_path, context={"loss": float("nan")})
-    with pytest.raises(TypeError):
-        write_metrics(result, tmp_path, context={"checkpoint": tmp_path})
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("value", "low", "high", "n", "text"),
-    [
-        (0.5333, 0.3611, 0.698, 30, "0.533 [0.361, 0.698] n=30"),
-        (1.0, None, None, 4, "1.000 [no interval] n=4"),
-        (None, None, None, 0, "undefined n=0"),
-    ],
-)
-def test_a_figure_is_printed_with_interval_and_n(value, low, high, n, text):
-    assert format_estimate({"value": value, "low": low, "high": high, "n": n, "method": ""}) == text
-
-
-def test_printed_table_has_every_figure_and_no_bare_number(result):
-    text = metrics_table(result)
-    estimates = [*result["overall"].values(), result["majority_baseline"]["accuracy"]]
-    estimates += [each[key] for each in result["per_class"].values() for key in ("precision", "recall", "f1", "auc")]
-    for estimate in estimates:
-        assert format_estimate(estimate) in text
-    figures = re.findall(r"\d\.\d{3} \[-?\d\.\d{3}, \d\.\d{3}\] n=\d+", text)
-    assert len(figures) == len(estimates)
-    assert len(re.findall(r"\d\.\d{3}", text)) == 3 * len(figures)
-    assert "60 cases of 40 patients" in text
-    assert f"always {result['majority_baseline']['label']}" in text
-    assert "not a medical device" in text
-
-
-def test_printed_confusion_matrix_is_that_of_the_result(result):
-    lines = metrics_table(result).splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith("true"))
-    for line, name, row in zip(lines[start + 1 :], CLASSES, result["confusion_matrix"], strict=False):
-        assert line.split() == [name, *map(str, row)]
-
-
-def test_printed_columns_are_aligned(result):
-    lines = metrics_table(result).splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith("class"))
-    for column in ("precision", "recall", "F1", "AUC"):
-        position = lines[start].index(column)
-        assert all(re.match(r"\d\.\d{3} \[", line[position:]) for line in lines[start + 1 : start + 4])
-
-
-def test_printed_table_can_come_from_the_json(tmp_path, result):
-    path, _ = write_metrics(result, tmp_path, context={})
-    assert metrics_table(json.loads(path.read_text())["result"]) == metrics_table(result)
-
-
-@pytest.mark.parametrize(("normal", "warned"), [(29, True), (30, False)])
-def test_classes_with_few_cases_are_remarked(normal, warned):
-    labels = np.repeat([0, 1, 2], [30, 31, normal])
-    text = metrics_table(evaluate(labels, np.eye(3)[labels], patients=range(len(labels)), resamples=10))
-    assert ("Fewer than 30 cases (Normal 29): such an interval is wide and means little." in text) == warned

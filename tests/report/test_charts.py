@@ -7,7 +7,7 @@ import pytest
 from tiny_report import make_report, parsed, text_of
 
 from monai_chd.labels import CLASSES
-from monai_chd.metrics.predictions import format_estimate
+from monai_chd.metrics.wording import format_estimate
 from monai_chd.report.charts import (
     BOTTOM,
     HEIGHT,

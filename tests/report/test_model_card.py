@@ -5,7 +5,7 @@ import re
 import pytest
 from tiny_report import make_report
 
-from monai_chd.metrics.predictions import format_estimate
+from monai_chd.metrics.wording import format_estimate
 from monai_chd.report.model_card import card, words_of, write_model_card
 
 
@@ -28,14 +28,14 @@ def test_main_figures_and_the_baseline_stand_with_interval_and_n(report):
     results = report["results"]
     for key in ("accuracy", "balanced_accuracy", "macro_f1", "auc_macro"):
         assert format_estimate(results["all"]["overall"][key]) in text
-    assert format_estimate(results["baseline"]["accuracy"]) in text
+    assert f"{format_estimate(results['baseline']['accuracy'])}. {results['verdict']['sentence']}" in text
     for name, one in results["all"]["per_class"].items():
         assert f"{name}: recall {format_estimate(one['recall'])}" in text
 
 
 def test_no_decimal_number_stands_without_its_interval_and_n(report):
     text = "\n".join([*statements(report)["Figures"], *statements(report)["Controls"]])
-    whole = re.sub(r"\d+\.\d{3} \[\d+\.\d{3}, \d+\.\d{3}\] n=\d+", "", text)
+    whole = re.sub(r"\d+\.\d{3} \[\d+\.\d{3}, \d+\.\d{3}\] n=\d+|p [=<] \d\.\d{3}", "", text)
     assert not re.search(r"\d\.\d", whole), whole
 
 

@@ -1,0 +1,65 @@
+"""How an estimate is written: never without its interval and its number of cases, and undefined in one way everywhere.
+
+P values, lists of names and tables are the part of `monai_chd.wording`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from monai_chd.metrics.formulas import CONFIDENCE
+
+Form = Literal["figure", "difference", "share", "points"]
+"""`figure` and `difference` are numbers of tables and lists; `share`, and `points` for a difference of shares, of sentences."""
+
+UNDEFINED = "undefined"
+NO_INTERVAL = "no interval"
+LEVEL = f"{CONFIDENCE:.0%} interval"
+"""What an interval is called in a sentence and above a column."""
+
+NUMBERS: Mapping[Form, str] = {"figure": "{:.3f}", "difference": "{:+.3f}", "share": "{:.1%}", "points": "{:+.1f}"}
+
+
+def format_estimate(estimate: Mapping[str, Any], form: Form = "figure") -> str:
+    """An estimate with its interval and n.
+
+    Args:
+        estimate: `value`, `low`, `high` and `n` of an `estimates.Estimate`, or its JSON read back.
+        form: `figure`: `0.533 [0.361, 0.698] n=30`; `difference`: `+0.100 [-0.020, +0.221] n=30`;
+            `share`: `53.3% [95% interval 36.1% to 69.8%, n = 30]`;
+            `points`: `+10.0 percentage points [95% interval -2.0 to +22.1, n = 30]`.
+
+    Returns:
+        The text; without a value `undefined n=0` or `undefined [n = 0]`, without limits `no interval` in their place.
+    """
+    value, n, undefined = _number(estimate["value"], form), estimate["n"], estimate["value"] is None
+    if form in ("figure", "difference"):
+        return f"{value} n={n}" if undefined else f"{value} [{_limits(estimate, form, ', ') or NO_INTERVAL}] n={n}"
+    if undefined:
+        return f"{value} [n = {n}]"
+    limits, unit = _limits(estimate, form, " to "), " percentage points" if form == "points" else ""
+    return f"{value}{unit} [{f'{LEVEL} {limits}' if limits else NO_INTERVAL}, n = {n}]"
+
+
+def estimate_cells(estimate: Mapping[str, Any], form: Form = "figure") -> tuple[str, str, str]:
+    """Value, interval and n as three cells of a row, below headings that name them.
+
+    Args:
+        estimate: as for `format_estimate`.
+        form: as for `format_estimate`; the interval is `0.361 to 0.698`, a dash where the figure itself is undefined.
+    """
+    limits = _limits(estimate, form, " to ") or ("\u2013" if estimate["value"] is None else NO_INTERVAL)
+    return _number(estimate["value"], form), limits, str(estimate["n"])
+
+
+def _limits(estimate: Mapping[str, Any], form: Form, between: str) -> str:
+    """Both limits; empty where there are none."""
+    low, high = estimate["low"], estimate["high"]
+    return "" if low is None or high is None else f"{_number(low, form)}{between}{_number(high, form)}"
+
+
+def _number(number: float | None, form: Form) -> str:
+    if number is None:
+        return UNDEFINED
+    return NUMBERS[form].format(100 * number if form == "points" else number)
