@@ -62,7 +62,7 @@ def test_offset_rule_at_its_edges(values, offset):
 
 
 def test_a_volume_seen_in_parts_has_the_offset_of_the_whole():
-    parts = [np.full(10, 1000), np.full(90, 300)]
+    parts = [np.full(90, 300), np.full(10, 1000)]
     seen = IntensityRange()
     for part in parts:
         seen.add(part)
@@ -70,3 +70,8 @@ def test_a_volume_seen_in_parts_has_the_offset_of_the_whole():
     assert seen.hu_offset("scan") == detect_hu_offset(np.concatenate(parts), "scan") == -1024
     seen.add(np.array([-300]))
     assert seen.likely_offset() == seen.hu_offset("scan") == 0
+    too_few = IntensityRange()
+    for part in (np.full(196, 300), np.full(9, 1000)):  # 4.4 %, though all of the last part
+        too_few.add(part)
+    with pytest.raises(ValueError, match="scan: cannot tell"):
+        too_few.hu_offset("scan")

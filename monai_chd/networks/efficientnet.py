@@ -1,6 +1,6 @@
 """EfficientNet-Lite0 as a scriptable feature network, and its ImageNet weights.
 
-Owns the architecture and where its weights come from. How frames reach it and what is trained is `networks`' part.
+Owns the architecture and where its weights come from. How frames reach it and what is trained is `encoders`' part.
 """
 
 import hashlib

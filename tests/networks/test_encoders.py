@@ -9,6 +9,7 @@ from tiny_networks import COUNTS, LENGTH, PlainEncoder, assert_equal, assert_gra
 from torch import Tensor, nn
 
 from monai_chd.networks import CNNLSTM, EfficientNetLite0, FrameEncoder, SmallCNN, encoders, make_encoder
+from monai_chd.workflow.run import configured
 
 
 def test_features_of_padding_are_zero(encoder_model: CNNLSTM, frames: Tensor, num_frames: Tensor) -> None:
@@ -300,6 +301,12 @@ def test_the_asked_precision_goes_before_the_encoders_own_and_needs_one() -> Non
     assert make_encoder(plain, "float32") is plain
     with pytest.raises(ValueError, match="PlainEncoder has none to set; wrap a 2D network in FrameEncoder"):
         make_encoder(plain, "bfloat16")
+
+
+def test_the_precision_of_a_config_is_that_of_its_encoder() -> None:
+    for asked in ("float32", "bfloat16"):
+        [network] = configured(["inference"], {"encoder_precision": asked}, ["network_def"])
+        assert network.encoder.precision == asked
 
 
 def test_an_unknown_name_or_precision_is_refused() -> None:

@@ -184,6 +184,9 @@ def test_slice_of_a_cine_can_be_chosen(tmp_path):
     pictures = [LoadFramesd("image", 17, 10)({"image": path, "cine_slice": k})["image"] for k in (1, 4)]
     assert not torch.equal(*pictures)
     assert torch.equal(pictures[1], LoadFrames(17, 10)(path, cine_slice=4))
+    of_all = LoadFramesd("image", 17, 10, cine_slice=4)
+    assert torch.equal(of_all({"image": path})["image"], pictures[1])
+    assert torch.equal(of_all({"image": path, "cine_slice": 1})["image"], pictures[0])
 
 
 @pytest.mark.parametrize("codes", ["RAS", "ASR"])
