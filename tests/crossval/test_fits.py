@@ -7,7 +7,7 @@ from tiny_design import TINY_SETTINGS
 
 from monai_chd.cli import main
 from monai_chd.crossval.design import new_design
-from monai_chd.crossval.fits import fit_folder, run_fit
+from monai_chd.crossval.fits import fit_folder, learning_curves, run_fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")  # MONAI says so of every config
 
@@ -58,3 +58,9 @@ def test_a_users_mistake_in_a_fit_names_the_fit_and_its_log(datalist, tmp_path):
     with pytest.raises(ValueError, match=r"fit r0f0: unknown pooling 'median'.*\(log: .*r0f0/log\.txt\)"):
         run_fit(design, tmp_path / "r0f0", 0, 0)
     assert not (tmp_path / "r0f0" / "done.json").exists()
+
+
+def test_learning_curves_are_read_back_an_entry_an_epoch(done_fits):
+    curves = learning_curves(done_fits / "r0f0")
+    assert [row["epoch"] for row in curves] == [1, 2]
+    assert all({"train_loss", "val_macro_f1"} <= row.keys() for row in curves)
