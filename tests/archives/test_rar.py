@@ -140,7 +140,14 @@ def test_damaged_members_are_named_the_others_stay_and_the_next_download_goes_on
 def test_a_rar_cut_short_is_refused_wherever_it_ends(tmp_path, lost):
     whole = craft_rar(tmp_path / "a.rar", {f"ct{i}.nii": b"scan" * 100 for i in range(9)}).read_bytes()
     (tmp_path / "a.rar").write_bytes(whole[:-lost])
-    refused(tmp_path / "a.rar", tmp_path / "out", "a.rar: c", "download it again")
+    refused(tmp_path / "a.rar", tmp_path / "out", "a.rar: cannot be read", "download it again")
+
+
+def test_a_rar_3_cut_off_between_two_members_is_refused_too(tmp_path, texts_are_scans):
+    whole = (RARS / "rar3-subdirs.rar").read_bytes()
+    for block in rarfile.RarFile(RARS / "rar3-subdirs.rar").infolist()[1:]:
+        (tmp_path / "a.rar").write_bytes(whole[: block.header_offset])
+        refused(tmp_path / "a.rar", tmp_path / "out", "a.rar: cut short", "download it again")
 
 
 def test_what_is_no_rar_but_begins_like_one_is_refused(tmp_path):
