@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_chd.cohort.datalist import read_datalist
-from monai_chd.cohort.imagechd import UNFLAGGED
+from monai_chd.cohort.imagechd import NO_DIAGNOSIS
 from monai_chd.cohort.rules import UNDETERMINED
 from monai_chd.crossval.design import FOLDS_FILE, INNER_SHARE, Design
 from monai_chd.crossval.fits import best_epoch, fit_folder, history, read_done
@@ -126,7 +126,7 @@ def _flow(design: Design) -> list[dict[str, Any]]:
 
 def _short(reason: str) -> str:
     """A reason without what is of one patient only."""
-    return re.sub(rf"^({UNDETERMINED}|{UNFLAGGED}): .*", r"\1", reason)
+    return re.sub(rf"^({UNDETERMINED}|{NO_DIAGNOSIS}): .*", r"\1", reason)
 
 
 def _design(design: Design, datalist: Mapping[str, Any], mode: str) -> dict[str, Any]:
