@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from monai_chd.archives.members import CHUNK, Member, checked_members
-from monai_chd.archives.zip_volumes import DAMAGE, Volume, end_record
+from monai_chd.archives.zip_volumes import DAMAGE, ZipVolume, end_record
 from monai_chd.errors import UserError
 from monai_chd.wording import some_of
 
@@ -33,7 +33,7 @@ class _Joined(io.RawIOBase):
     plain record, which is complete then. `zipfile` refuses such records in several volumes, so they are left out.
     """
 
-    def __init__(self, volumes: Sequence[Volume]) -> None:
+    def __init__(self, volumes: Sequence[ZipVolume]) -> None:
         self.volumes = volumes
         parts = [(index, 0, volume.size) for index, volume in enumerate(volumes)]
         if left_out := _needless_zip64(volumes):
@@ -90,7 +90,7 @@ class _Joined(io.RawIOBase):
         super().close()
 
 
-def _needless_zip64(volumes: Sequence[Volume]) -> range | None:
+def _needless_zip64(volumes: Sequence[ZipVolume]) -> range | None:
     """Bytes of the last volume between its directory and its plain end record, when that record says everything."""
     end = end_record(volumes[-1])
     if end is None or end.disk in (0, 0xFFFF) or end.directory_disk != end.disk:
@@ -105,7 +105,7 @@ class ZipArchive:
 
     name: str
     members: list[Member]
-    volumes: Sequence[Volume]
+    volumes: Sequence[ZipVolume]
     stream: zipfile.ZipFile
 
     mend: str = "download these volumes again and run it again"
@@ -127,7 +127,7 @@ class ZipArchive:
         return [volume.name for volume in self.volumes[first : last + 1]]
 
 
-def open_zip(volumes: Sequence[Volume], stack: ExitStack) -> ZipArchive:
+def open_zip(volumes: Sequence[ZipVolume], stack: ExitStack) -> ZipArchive:
     """Open the volumes of a ZIP, all of them in order, and prove that it is whole and safe; `stack` closes it.
 
     Raises:

@@ -6,6 +6,7 @@ Owns which of the files at hand is meant. How a ZIP or RAR is read is `split_zip
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,16 +23,25 @@ from monai_chd.archives.members import (
 )
 from monai_chd.archives.rar import is_later_part, open_rar
 from monai_chd.archives.split_zip import open_zip
-from monai_chd.archives.zip_volumes import Volume, check_last, complete_set, is_one_of_many, is_volume_name, volumes_in
+from monai_chd.archives.zip_volumes import (
+    ZipVolume,
+    check_last,
+    complete_set,
+    is_one_of_many,
+    is_volume_name,
+    volumes_in,
+)
 from monai_chd.errors import UserError, UserFileError
 from monai_chd.nifti import is_nifti
 from monai_chd.wording import some_of
+
+logger = logging.getLogger(__name__)
 
 
 def unpack(source: str | Path, extract_to: str | Path | None = None, *, progress: bool = True) -> Path:
     """Find the folder of scans in a download, unpacking it first where it is an archive.
 
-    Says on standard output where the scans are. Unpacking again goes on where it stopped.
+    Logs where the scans are. Unpacking again goes on where it stopped.
 
     Args:
         source: a folder with NIfTI files in it or below it (returned as it is; archives beside them are left alone); a folder
@@ -56,15 +66,16 @@ def unpack(source: str | Path, extract_to: str | Path | None = None, *, progress
         _refuse_half(source)
         aside = [path.name for path in files if _looks_packed(path)]
         also = f" (archives beside them are left alone: {some_of(aside)})" if aside else ""
-        print(f"scans: {folder}{also}")
+        logger.info("scans: %s%s", folder, also)
         return folder
     with ExitStack() as stack:
         archive = _open(source, files, stack)
         target = choose_target(source, extract_to, archive)
         skipped = unpack_members(archive, target, progress)
     total = tqdm.format_sizeof(sum(member.size for member in archive.members), "B")
-    print(
-        f"scans: {target / common_folder(archive)} ({len(archive.members)} files, {total}; {skipped} were there already)"
+    found = len(archive.members)
+    logger.info(
+        "scans: %s (%d files, %s; %d were there already)", target / common_folder(archive), found, total, skipped
     )
     return target / common_folder(archive)
 
@@ -100,7 +111,7 @@ def _open(source: Path, files: list[Path], stack: ExitStack) -> Archive:
         packed = [source]
     rars = [path for path in packed if is_rarfile(path)]
     volumes = [volume for path in packed if path not in rars for volume in volumes_in(path)]
-    sets: dict[str, dict[int, Volume]] = {}
+    sets: dict[str, dict[int, ZipVolume]] = {}
     # a volume may be there twice, as it is and in an outer ZIP: the plain file is taken
     for volume in sorted(volumes, key=lambda volume: volume.member is not None):
         sets.setdefault(volume.key[0], {}).setdefault(volume.key[1], volume)

@@ -26,7 +26,7 @@ DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError
 """What `zipfile` raises on damaged, encrypted or exotic data."""
 
 
-class Volume(NamedTuple):
+class ZipVolume(NamedTuple):
     """One volume of a ZIP: a file, or a member of an outer ZIP around it."""
 
     name: str
@@ -53,7 +53,7 @@ class Volume(NamedTuple):
             return outer.open(self.member)
 
 
-class End(NamedTuple):
+class EndRecord(NamedTuple):
     """What the end-of-central-directory record says: own volume, and volume and offset of the directory, counted from 0;
     the directory's size, and where in its volume the record itself is. All are full (-1 as unsigned) in real Zip64."""
 
@@ -78,13 +78,13 @@ def is_volume_name(name: str) -> bool:
     return bool(_VOLUME.fullmatch(name)) and not name.startswith("._")
 
 
-def volumes_in(path: Path) -> list[Volume]:
+def volumes_in(path: Path) -> list[ZipVolume]:
     """The volumes a file holds: those packed in it when it is an outer ZIP, else itself.
 
     Raises:
         UserError: it cannot be read.
     """
-    itself = Volume(path.name, path.stat().st_size, path)
+    itself = ZipVolume(path.name, path.stat().st_size, path)
     end = end_record(itself)
     if end is None or end.disk > 0:
         return [itself]
@@ -97,14 +97,14 @@ def volumes_in(path: Path) -> list[Volume]:
     if any(is_nifti(Path(name)) for name in names):
         return [itself]
     packed = [
-        Volume(name, info.file_size, path, info)
+        ZipVolume(name, info.file_size, path, info)
         for name, info in zip(names, infos, strict=True)
         if is_volume_name(name)
     ]
     return packed or [itself]
 
 
-def end_record(volume: Volume) -> End | None:
+def end_record(volume: ZipVolume) -> EndRecord | None:
     """The end-of-central-directory record, None when the volume does not end with one."""
     try:
         with volume.open() as file:
@@ -117,10 +117,10 @@ def end_record(volume: Volume) -> End | None:
         return None
     _, disk, directory_disk, _, _, size, offset, comment = struct.unpack_from("<4s4H2LH", tail, at)
     place = volume.size - len(tail) + at
-    return End(disk, directory_disk, offset, size, place) if at + 22 + comment == len(tail) else None
+    return EndRecord(disk, directory_disk, offset, size, place) if at + 22 + comment == len(tail) else None
 
 
-def check_last(found: Mapping[int, Volume]) -> End | None:
+def check_last(found: Mapping[int, ZipVolume]) -> EndRecord | None:
     """The end record of a set's last volume, None when that volume is missing.
 
     Raises:
@@ -138,7 +138,7 @@ def check_last(found: Mapping[int, Volume]) -> End | None:
     return end
 
 
-def complete_set(source: Path, name: str, found: Mapping[int, Volume]) -> list[Volume]:
+def complete_set(source: Path, name: str, found: Mapping[int, ZipVolume]) -> list[ZipVolume]:
     """All volumes of a set in order, the last one last, none missing.
 
     Args:

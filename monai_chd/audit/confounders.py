@@ -22,7 +22,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from monai_chd.audit.fingerprints import Scan
-from monai_chd.audit.records import Item
+from monai_chd.audit.records import Record
 from monai_chd.cohort.identity import patient_key
 from monai_chd.metrics.formulas import SIGNIFICANT, wilson_interval
 from monai_chd.metrics.wording import format_estimate
@@ -53,7 +53,7 @@ FOLDS = 5
 """Of the cross-validation of what confounders tell; a class needs as many patients."""
 
 
-def audit_confounders(items: Sequence[Item], scans: Mapping[Path, Scan], classes: Sequence[str]) -> dict[str, Any]:
+def audit_confounders(items: Sequence[Record], scans: Mapping[Path, Scan], classes: Sequence[str]) -> dict[str, Any]:
     """All that is known of the confounders of a datalist.
 
     Args:
@@ -80,7 +80,7 @@ def audit_confounders(items: Sequence[Item], scans: Mapping[Path, Scan], classes
     }
 
 
-def _patients(items: Iterable[Item], scans: Mapping[Path, Scan]) -> list[dict[str, Any]]:
+def _patients(items: Iterable[Record], scans: Mapping[Path, Scan]) -> list[dict[str, Any]]:
     """One row a patient: label and confounders; the first scan's value, where a patient has several scans."""
     rows: dict[str, dict[str, Any]] = {}
     for item in items:
@@ -94,7 +94,7 @@ def _patients(items: Iterable[Item], scans: Mapping[Path, Scan]) -> list[dict[st
     return list(rows.values())
 
 
-def confounders_of(item: Item, scan: Scan) -> dict[str, Any]:
+def confounders_of(item: Record, scan: Scan) -> dict[str, Any]:
     """Confounders out of the datalist; slices, spacing and contrast out of the file where the datalist lacks the key."""
     given = item.confounders
     spacing = given.get("spacing_mm", scan.spacing_mm)
@@ -124,7 +124,7 @@ def _class_name(label: int, classes: Sequence[str]) -> str:
     return classes[label] if 0 <= label < len(classes) else f"class {label}"
 
 
-def _class_by_place(items: Sequence[Item], classes: Sequence[str]) -> dict[str, dict[str, int]]:
+def _class_by_place(items: Sequence[Record], classes: Sequence[str]) -> dict[str, dict[str, int]]:
     """Scans of each class in each place."""
     places = sorted({item.place for item in items})
     counts = Counter((item.label, item.place) for item in items)
@@ -157,7 +157,7 @@ def _tables(
 
 
 def _tables_by_place(
-    items: Sequence[Item], scans: Mapping[Path, Scan], classes: Sequence[str]
+    items: Sequence[Record], scans: Mapping[Path, Scan], classes: Sequence[str]
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """The tables of each place apart; a patient in two places, which is leakage, counts in both."""
     labels = sorted({item.label for item in items if item.label is not None})

@@ -1,7 +1,7 @@
 """Audits a datalist: scans or patients in two places, and whether something other than disease tells the classes apart.
 
 Owns which pair is leakage, what could not be compared, and the result as a whole. How alike two scans are is `likeness`'
-part, what confounders tell is `confounders`', the printed form `audit_text`'s.
+part, what confounders tell is `confounders`', the printed form `text`'s.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 
 from monai_chd.audit.confounders import audit_confounders
 from monai_chd.audit.fingerprints import Scan, scan_files
-from monai_chd.audit.likeness import Likeness, compare_all, score_limit
-from monai_chd.audit.records import Item, problem, read_records
+from monai_chd.audit.likeness import Likeness, score_limit, score_pairs
+from monai_chd.audit.records import Record, problem, read_records
 from monai_chd.cohort.identity import patient_key
 from monai_chd.errors import UserError
 from monai_chd.files import replacing
@@ -58,14 +58,14 @@ def audit(
     if processes < 1:
         raise UserError(f"processes: expected 1 or more, came {processes}")
     started = time.perf_counter()
-    items, classes, problems = read_records(Path(datalist), dataset_dir)
-    other: list[Item] = []
+    records, classes, problems = read_records(Path(datalist), dataset_dir)
+    other: list[Record] = []
     if against is not None:
         other, _, more = read_records(Path(against), cohort=str(against))
         problems += more
-    everything = items + other
-    paths = list(dict.fromkeys(item.path for item in everything))
-    offsets = {item.path: item.hu_offset for item in reversed(everything)}
+    everything = records + other
+    paths = list(dict.fromkeys(record.path for record in everything))
+    offsets = {record.path: record.hu_offset for record in reversed(everything)}
     scans = dict(
         zip(paths, scan_files([(p, offsets[p]) for p in paths], processes=processes, progress=progress), strict=True)
     )
@@ -77,7 +77,7 @@ def audit(
     return {
         "datalist": str(datalist),
         "against": None if against is None else str(against),
-        "compared": _compared(items, other, scans, len(alike)),
+        "compared": _compared(records, other, scans, len(alike)),
         "near_duplicate_score": {
             "limit": round(limit, 4),
             "pairs_sampled": len(sample),
@@ -87,7 +87,7 @@ def audit(
         "leakage": [finding for finding in findings if finding["leakage"]],
         "notes": [finding for finding in findings if not finding["leakage"]],
         "problems": problems,
-        **audit_confounders(items, scans, classes),
+        **audit_confounders(records, scans, classes),
         "seconds": round(time.perf_counter() - started, 1),
     }
 
@@ -122,68 +122,75 @@ def write_audit(result: Mapping[str, Any], path: str | Path) -> None:
         temporary.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
 
 
-def _file_problems(items: Sequence[Item], scans: Mapping[Path, Scan]) -> list[dict[str, Any]]:
+def _file_problems(records: Sequence[Record], scans: Mapping[Path, Scan]) -> list[dict[str, Any]]:
     """Files unread, or other than when the datalist was made."""
     problems = []
-    for item in items:
-        scan = scans[item.path]
+    for record in records:
+        scan = scans[record.path]
         if scan.problem:
-            problems.append(problem(item.image, item.where, f"{scan.problem}; {UNREAD}", compared=False))
+            problems.append(problem(record.image, record.where, f"{scan.problem}; {UNREAD}", compared=False))
         elif scan.cells is None:
-            problems.append(problem(item.image, item.where, f"{item.path}: shows nothing; {UNREAD}", compared=False))
-        if item.sha256 and scan.sha256 and scan.sha256 != item.sha256:
-            text = f"{item.path}: the file has changed since the datalist was made (other sha256); prepare again"
-            problems.append(problem(item.image, item.where, text, compared=True))
+            problems.append(
+                problem(record.image, record.where, f"{record.path}: shows nothing; {UNREAD}", compared=False)
+            )
+        if record.sha256 and scan.sha256 and scan.sha256 != record.sha256:
+            text = f"{record.path}: the file has changed since the datalist was made (other sha256); prepare again"
+            problems.append(problem(record.image, record.where, text, compared=True))
     return problems
 
 
-def _digest(item: Item, scans: Mapping[Path, Scan]) -> str:
+def _digest(record: Record, scans: Mapping[Path, Scan]) -> str:
     """What the file's bytes are now, or were when the datalist was made, if it is gone."""
-    return scans[item.path].sha256 or item.sha256
+    return scans[record.path].sha256 or record.sha256
 
 
 def _alike(
-    items: Sequence[Item], scans: Mapping[Path, Scan], processes: int, progress: bool
+    records: Sequence[Record], scans: Mapping[Path, Scan], processes: int, progress: bool
 ) -> tuple[list[Likeness], list[float]]:
-    """Likeness of all pairs of different files with something to compare, indices into `items`; and of a sample."""
+    """Likeness of all pairs of different files with something to compare, indices into `records`; and of a sample."""
     first: dict[str, int] = {}
-    for index, item in enumerate(items):
-        if scans[item.path].cells is not None:
-            first.setdefault(_digest(item, scans), index)
+    for index, record in enumerate(records):
+        if scans[record.path].cells is not None:
+            first.setdefault(_digest(record, scans), index)
     shown = list(first.values())
     pairs = [
-        (a, b) for b in range(len(shown)) for a in range(b) if not (items[shown[a]].cohort and items[shown[b]].cohort)
+        (a, b)
+        for b in range(len(shown))
+        for a in range(b)
+        if not (records[shown[a]].cohort and records[shown[b]].cohort)
     ]
-    found, sample = compare_all(
-        [scans[items[index].path] for index in shown], pairs, processes=processes, progress=progress
+    found, sample = score_pairs(
+        [scans[records[index].path] for index in shown], pairs, processes=processes, progress=progress
     )
     return [one._replace(first=shown[one.first], second=shown[one.second]) for one in found], sample
 
 
-def _findings(items: Sequence[Item], scans: Mapping[Path, Scan], copies: Iterable[Likeness]) -> list[dict[str, Any]]:
+def _findings(
+    records: Sequence[Record], scans: Mapping[Path, Scan], copies: Iterable[Likeness]
+) -> list[dict[str, Any]]:
     """Patients in two places and pairs of copies, worst first; `leakage` is false within one place of one datalist."""
     same: dict[str, list[int]] = defaultdict(list)
-    for index, item in enumerate(items):
-        same[_digest(item, scans) or str(item.path)].append(index)
+    for index, record in enumerate(records):
+        same[_digest(record, scans) or str(record.path)].append(index)
     pairs: list[dict[str, Any]] = []
     for group in same.values():
-        pairs += [_pair(items, a, b, "same bytes") for b in group for a in group if a < b]
+        pairs += [_pair(records, a, b, "same bytes") for b in group for a in group if a < b]
     for one in copies:
         # a file stands once in the comparison, but perhaps several times in the datalist
-        for a in same[_digest(items[one.first], scans)]:
-            for b in same[_digest(items[one.second], scans)]:
-                found = _pair(items, min(a, b), max(a, b), "near duplicate")
+        for a in same[_digest(records[one.first], scans)]:
+            for b in same[_digest(records[one.second], scans)]:
+                found = _pair(records, min(a, b), max(a, b), "near duplicate")
                 pairs.append(found | {"score": round(one.score or 0, 4), "orientation": one.orientation})
     pairs = [pair for pair in pairs if pair["kind"]]
     shared = [map(patient_key, pair["patients"]) for pair in pairs if pair["kind"] not in (*COPIES, "")]
     told = {left for left, right in shared if left == right}
-    findings = _patient_findings(items, told) + pairs
+    findings = _patient_findings(records, told) + pairs
     return sorted(findings, key=lambda finding: not finding["leakage"])
 
 
-def _pair(items: Sequence[Item], a: int, b: int, by: str) -> dict[str, Any]:
+def _pair(records: Sequence[Record], a: int, b: int, by: str) -> dict[str, Any]:
     """A finding about two records; its kind is empty when both are of the second datalist, which is not audited."""
-    left, right = items[a], items[b]
+    left, right = records[a], records[b]
     kind = by
     if left.cohort != right.cohort:
         kind = f"shared with {left.cohort or right.cohort}"
@@ -192,49 +199,51 @@ def _pair(items: Sequence[Item], a: int, b: int, by: str) -> dict[str, Any]:
     return _finding(kind, by, (left, right), left.place != right.place or left.cohort != right.cohort)
 
 
-def _patient_findings(items: Sequence[Item], told: Container[str]) -> list[dict[str, Any]]:
+def _patient_findings(records: Sequence[Record], told: Container[str]) -> list[dict[str, Any]]:
     """Patients in two places of the first datalist, or in both datalists, unless a copy of a scan tells that already."""
-    by_patient: dict[str, list[Item]] = defaultdict(list)
-    for item in items:
-        if item.patient:
-            by_patient[patient_key(item.patient)].append(item)
+    by_patient: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        if record.patient:
+            by_patient[patient_key(record.patient)].append(record)
     findings = []
     for key, own in by_patient.items():
-        first = [item for item in own if not item.cohort]
-        if len({item.place for item in first}) > 1:
+        first = [record for record in own if not record.cohort]
+        if len({record.place for record in first}) > 1:
             findings.append(_finding("patient in two places", "patient id", first, True))
-        others = {item.cohort for item in own if item.cohort}
+        others = {record.cohort for record in own if record.cohort}
         if first and others and key not in told:
             findings.append(_finding(f"shared with {others.pop()}", "patient id", own, True))
     return findings
 
 
-def _finding(kind: str, by: str, items: Sequence[Item], leakage: bool) -> dict[str, Any]:
+def _finding(kind: str, by: str, records: Sequence[Record], leakage: bool) -> dict[str, Any]:
     return {
         "kind": kind,
         "by": by,
         "leakage": leakage,
-        "images": [item.image for item in items],
-        "places": [f"{item.place} of {item.cohort}" if item.cohort else item.place for item in items],
-        "patients": [item.patient for item in items],
-        "labels": [item.label for item in items],
+        "images": [record.image for record in records],
+        "places": [f"{record.place} of {record.cohort}" if record.cohort else record.place for record in records],
+        "patients": [record.patient for record in records],
+        "labels": [record.label for record in records],
         "score": None,
         "orientation": None,
     }
 
 
-def _closest(items: Sequence[Item], one: Likeness) -> dict[str, Any]:
+def _closest(records: Sequence[Record], one: Likeness) -> dict[str, Any]:
     """A pair that is most alike without being a copy, for the reader to look at."""
-    left, right = items[one.first], items[one.second]
+    left, right = records[one.first], records[one.second]
     return {"images": [left.image, right.image], "score": round(one.score or 0, 4), "orientation": one.orientation}
 
 
-def _compared(items: Sequence[Item], other: Sequence[Item], scans: Mapping[Path, Scan], pairs: int) -> dict[str, Any]:
+def _compared(
+    records: Sequence[Record], other: Sequence[Record], scans: Mapping[Path, Scan], pairs: int
+) -> dict[str, Any]:
     """How much was looked at."""
     return {
-        "scans": len(items),
-        "patients": len({patient_key(item.patient) for item in items if item.patient}),
-        "places": dict(sorted(Counter(item.place for item in items).items())),
+        "scans": len(records),
+        "patients": len({patient_key(record.patient) for record in records if record.patient}),
+        "places": dict(sorted(Counter(record.place for record in records).items())),
         "against_scans": len(other),
         "files_read": sum(not scan.problem for scan in scans.values()),
         "files_compared": sum(scan.cells is not None for scan in scans.values()),

@@ -1,6 +1,6 @@
 """Scores how alike two scans are, by their fingerprints, and from which score a pair is a copy.
 
-Knows pairs of fingerprints. How a file becomes one is `fingerprints`' part; which pair is leakage, `audit`'s.
+Knows pairs of fingerprints. How a file becomes one is `fingerprints`' part; which pair is leakage, `leakage`'s.
 
 Two fingerprints are laid over each other in the best of 48 orientations, with a shift and a scale along each axis (a crop,
 another spacing); the score is the median, over small tiles, of the correlation of fine detail. Hearts of two patients share
@@ -199,7 +199,7 @@ def _tiled(volume: Floats) -> Floats:
     return volume.reshape(n, TILE, n, TILE, n, TILE).transpose(0, 2, 4, 1, 3, 5).reshape(n**3, -1)
 
 
-def compare(
+def score_pair(
     first: Sketch, second: Sketch, coarse: Sequence[tuple[float, int, float]], gate: float
 ) -> tuple[float | None, int]:
     """Score of two sketches, None below the gate, and the orientation of the second in which they agree best.
@@ -265,18 +265,18 @@ def _fill_sketches(scans: Sequence[Scan]) -> None:
     _SKETCHES[:] = [Sketch(scan.cells) for scan in scans if scan.cells is not None]
 
 
-def _compare_row(job: tuple[int, Sequence[int], Sequence[bool]]) -> list[Likeness]:
+def _score_row(job: tuple[int, Sequence[int], Sequence[bool]]) -> list[Likeness]:
     """Likeness of one scan to several before it; for those marked, the fine score is taken whatever the coarse one."""
     second, firsts, always = job
     starts = _starts([_SKETCHES[first] for first in firsts], _SKETCHES[second])
     rows = []
     for first, coarse, whatever in zip(firsts, starts, always, strict=True):
-        score, which = compare(_SKETCHES[first], _SKETCHES[second], coarse, -1.0 if whatever else GATE)
+        score, which = score_pair(_SKETCHES[first], _SKETCHES[second], coarse, -1.0 if whatever else GATE)
         rows.append(Likeness(first, second, score, describe_orientation(which)))
     return rows
 
 
-def compare_all(
+def score_pairs(
     scans: Sequence[Scan], pairs: Iterable[tuple[int, int]], *, processes: int, progress: bool, sample: int = 400
 ) -> tuple[list[Likeness], list[float]]:
     """Compare pairs of scans.
@@ -299,7 +299,7 @@ def compare_all(
         members = list(group)
         jobs.append((second, [pair[0] for pair, _ in members], [always for _, always in members]))
     label = "comparing scans" if progress else ""
-    rows = mapped(_compare_row, jobs, processes, label, functools.partial(_fill_sketches, scans))
+    rows = mapped(_score_row, jobs, processes, label, functools.partial(_fill_sketches, scans))
     found = [likeness for row in rows for likeness in row]
     return found, [float(one.score or 0.0) for one, always in zip(found, drawn, strict=True) if always]
 

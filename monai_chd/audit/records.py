@@ -17,7 +17,7 @@ from monai_chd.labels import CLASSES
 
 
 @dataclass(frozen=True)
-class Item:
+class Record:
     """One record of a datalist, as far as it can be read; `cohort` is the name of the second datalist, "" for the first."""
 
     cohort: str
@@ -38,7 +38,7 @@ class Item:
 
 def read_records(
     path: Path, dataset_dir: str | Path | None = None, cohort: str = ""
-) -> tuple[list[Item], list[str], list[dict[str, Any]]]:
+) -> tuple[list[Record], list[str], list[dict[str, Any]]]:
     """Records of a datalist, its classes, and what is wrong with single records.
 
     Args:
@@ -60,20 +60,20 @@ def read_records(
         raise UserError(f"{path}: not a datalist ({error}); expected JSON with {' and '.join(PARTS)}") from error
     if not any(parts.values()):
         raise UserError(f"{path}: no case in it; expected lists named {' and '.join(PARTS)}")
-    items, problems = [], []
-    for part, records in parts.items():
-        for number, record in enumerate(records):
-            image = record.get("image") if isinstance(record, dict) else None
+    records, problems = [], []
+    for part, entries in parts.items():
+        for number, entry in enumerate(entries):
+            image = entry.get("image") if isinstance(entry, dict) else None
             if not isinstance(image, str):
                 name = f"{part} record {number}"
                 problems.append(problem(name, part, f"{name} of {path} names no image", compared=False))
                 continue
-            items.append(_item(record, part, root, cohort))
-            if not items[-1].patient:
+            records.append(_record(entry, part, root, cohort))
+            if not records[-1].patient:
                 text = f"{image}: no patient id, so overlap of patients cannot be seen for it"
-                problems.append(problem(image, items[-1].where, text, compared=False))
+                problems.append(problem(image, records[-1].where, text, compared=False))
     classes = content.get("classes")
-    return items, [str(name) for name in classes] if isinstance(classes, list) else list(CLASSES), problems
+    return records, [str(name) for name in classes] if isinstance(classes, list) else list(CLASSES), problems
 
 
 def problem(image: str, place: str, text: str, *, compared: bool) -> dict[str, Any]:
@@ -81,18 +81,18 @@ def problem(image: str, place: str, text: str, *, compared: bool) -> dict[str, A
     return {"image": image, "place": place, "problem": text, "compared": compared}
 
 
-def _item(record: Mapping[str, Any], part: str, root: Path, cohort: str) -> Item:
-    fold, label, offset = record.get("fold"), record.get("label"), record.get("hu_offset")
+def _record(entry: Mapping[str, Any], part: str, root: Path, cohort: str) -> Record:
+    fold, label, offset = entry.get("fold"), entry.get("label"), entry.get("hu_offset")
     place = "the test part" if part == "test" else "training, no fold" if fold is None else f"fold {fold}"
-    patient, confounders = record.get("patient"), record.get("confounders")
-    return Item(
+    patient, confounders = entry.get("patient"), entry.get("confounders")
+    return Record(
         cohort=cohort,
-        image=record["image"],
-        path=(root / record["image"]).resolve(),
+        image=entry["image"],
+        path=(root / entry["image"]).resolve(),
         patient="" if patient is None else str(patient).strip(),
         place=place,
         label=label if isinstance(label, int) else None,
-        sha256=str(record.get("sha256") or ""),
+        sha256=str(entry.get("sha256") or ""),
         hu_offset=float(offset) if isinstance(offset, (int, float)) else None,
         confounders=confounders if isinstance(confounders, dict) else {},
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -23,12 +24,15 @@ from monai_chd.cohort.identity import first_spellings, patient_key
 from monai_chd.cohort.imagechd import NORMALS
 from monai_chd.cohort.imagechd_image_info import ImageSheet, find_image_info, read_image_info
 from monai_chd.cohort.inspection import add_confounders, inspect_scans
-from monai_chd.cohort.joining import Case, Cohort, find_scans, find_scans_by, join, nifti_files
+from monai_chd.cohort.joining import JoinedCohort, LabelledScan, find_scans, find_scans_by, join, nifti_files
 from monai_chd.cohort.layouts import Layout, load_layout
 from monai_chd.cohort.splits import check_choices, draw_split
 from monai_chd.errors import UserError, UserFileError
 from monai_chd.files import replacing, writable_folder
 from monai_chd.labels import CLASSES
+from monai_chd.wording import some_of
+
+logger = logging.getLogger(__name__)
 
 EXCLUDED_COLUMNS = ("patient", "image", "flags", "reason")
 PARTS = ("training", "test")
@@ -47,10 +51,10 @@ def find_inputs(source: str | Path) -> list[dict[str, str]]:
         raise UserFileError(f"{source}: no such file or folder; name a NIfTI file or a folder of them")
     paths = find_scans(source) if source.is_dir() else [source]
     others = (
-        sorted({path.name for path in nifti_files(source)} - {path.name for path in paths}) if source.is_dir() else []
+        sorted({path.name for path in nifti_files(source)} - {path.name for path in paths}) if source.is_dir() else ()
     )
     if others:
-        print(f"left out, since their names say label map: {', '.join(others[:5])}{' …' if len(others) > 5 else ''}")
+        logger.info("left out, since their names say label map: %s", some_of(others, 5))
     return [{"image": str(path)} for path in paths]
 
 
@@ -137,7 +141,7 @@ def prepare(
     return datalist
 
 
-def _refuse_problems(joined: Cohort, folder: Path, table: str) -> None:
+def _refuse_problems(joined: JoinedCohort, folder: Path, table: str) -> None:
     """Stop at bad rows or scans, all listed at once."""
     if joined.problems:
         listed = "\n  ".join(joined.problems)
@@ -147,7 +151,9 @@ def _refuse_problems(joined: Cohort, folder: Path, table: str) -> None:
         )
 
 
-def _parts(joined: Cohort, folder: Path, choices: Choices, absent: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+def _parts(
+    joined: JoinedCohort, folder: Path, choices: Choices, absent: Sequence[str]
+) -> dict[str, list[dict[str, Any]]]:
     """Records of the training and test part, by patient and path."""
     labels = {case.patient: str(case.diagnosis.label) for case in sorted(joined.cases, key=lambda c: c.patient)}
     assigned = draw_split(labels, choices.folds, choices.test_fraction, choices.seed, absent)
@@ -170,7 +176,7 @@ def _image_sheet(folder: Path, ages: bool) -> ImageSheet:
     return ImageSheet()
 
 
-def _notes(found: Diagnoses, sheet: ImageSheet, joined: Cohort, layout: Layout | None) -> list[str]:
+def _notes(found: Diagnoses, sheet: ImageSheet, joined: JoinedCohort, layout: Layout | None) -> list[str]:
     """What is odd about the cohort as a whole."""
     notes = [*found.notes, *sheet.notes]
     if layout and layout.absent_classes:
@@ -188,7 +194,7 @@ def _notes(found: Diagnoses, sheet: ImageSheet, joined: Cohort, layout: Layout |
     return notes
 
 
-def _record(case: Case, folder: Path, fold: int, ages: bool) -> dict[str, Any]:
+def _record(case: LabelledScan, folder: Path, fold: int, ages: bool) -> dict[str, Any]:
     record: dict[str, Any] = {
         "image": Path(os.path.relpath(case.image, folder)).as_posix(),
         "label": CLASSES.index(str(case.diagnosis.label)),
@@ -363,8 +369,8 @@ def load_cases(datalist: str | Path, dataset_dir: str | Path, fold: int = 0) -> 
             parts[name].append(case)
     if missing:
         raise UserFileError(
-            f"{len(missing)} scans of {datalist} are not in {dataset_dir}: {', '.join(missing[:5])}"
-            f"{' …' if len(missing) > 5 else ''}; give their folder with --dataset_dir"
+            f"{len(missing)} scans of {datalist} are not in {dataset_dir}: {some_of(missing, 5)}; give their folder with "
+            f"--dataset_dir"
         )
     return parts
 

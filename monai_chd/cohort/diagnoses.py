@@ -73,25 +73,25 @@ def read_diagnoses(
                 f"{name}: holds classes, not diagnosis flags; --rule and --normal have no say there, leave them out"
             )
         return Diagnoses(name, found.rows, found.notes, None, None, False)
-    why_not = imagechd.why_not(found.flags())
-    _check_fits(policy, normal, why_not, name)
+    mismatch = imagechd.mismatch(found.flags())
+    _check_fits(policy, normal, mismatch, name)
     notes = [*found.notes, *imagechd.differences(found.flags()), *_conflicts(policy, found)]
-    rows = found.rows if why_not else _settle_normals(found.rows, normal)
-    return Diagnoses(name, rows, notes, policy.record(), normal, not why_not)
+    rows = found.rows if mismatch else _settle_normals(found.rows, normal)
+    return Diagnoses(name, rows, notes, policy.record(), normal, not mismatch)
 
 
-def _check_fits(policy: Rule, normal: str, why_not: str, name: str) -> None:
+def _check_fits(policy: Rule, normal: str, mismatch: str, name: str) -> None:
     """Refuse a choice that rests on what is known of ImageCHD for another cohort."""
-    if not why_not:
+    if not mismatch:
         return
     if policy.cohort:
         raise UserError(
-            f"rule {policy.name}: lists patients of {policy.cohort}, and {name} is not its table: {why_not}; choose a rule "
+            f"rule {policy.name}: lists patients of {policy.cohort}, and {name} is not its table: {mismatch}; choose a rule "
             f"without a list, such as {DEFAULT}"
         )
     if normal != imagechd.NORMALS[0]:
         raise UserError(
-            f"normal {normal}: rests on other sources about the patients of ImageCHD, and {name} is not its table: {why_not}; "
+            f"normal {normal}: rests on other sources about the patients of ImageCHD, and {name} is not its table: {mismatch}; "
             f"leave --normal out (unflagged)"
         )
 
@@ -104,6 +104,6 @@ def _settle_normals(rows: Sequence[Diagnosis], normal: str) -> list[Diagnosis]:
     """Take the class from patients of ImageCHD without a flag who are not normal enough."""
     settled = []
     for row in rows:
-        reason = imagechd.why_left_out(row.patient, normal) if row.label == NORMAL and not row.flags else ""
+        reason = imagechd.exclusion_reason(row.patient, normal) if row.label == NORMAL and not row.flags else ""
         settled.append(replace(row, label=None, reason=reason) if reason else row)
     return settled

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from monai_chd.cohort.identity import patient_key
 from monai_chd.labels import FLAGS
+from monai_chd.wording import some_of
 
 PATIENTS = Path(__file__).with_name("imagechd.csv")
 MINIMUM = 20
@@ -24,7 +25,7 @@ SHARE = 0.9
 NORMALS = ("unflagged", "uncontradicted", "confirmed")
 """What it takes to be normal: no diagnosis listed; no other source that lists one; a source that says normal."""
 TIERS = {"unflagged": ("A", "B", "C1", "C2"), "uncontradicted": ("A", "B"), "confirmed": ("A",)}
-UNFLAGGED = "no listed diagnosis"
+NO_DIAGNOSIS = "no listed diagnosis"
 """Beginning of the reason why a patient without a flag is left out."""
 
 
@@ -71,7 +72,7 @@ def known_patient(patient: str) -> Known | None:
     return patients().get(patient_key(patient))
 
 
-def why_not(flags: Mapping[str, tuple[str, ...]]) -> str:
+def mismatch(flags: Mapping[str, tuple[str, ...]]) -> str:
     """Why a table is not that of ImageCHD (or a large part of it); "" when it is.
 
     Args:
@@ -106,12 +107,12 @@ def differences(flags: Mapping[str, tuple[str, ...]]) -> list[str]:
         who = [p for p in known if (flag in flags[p]) != (flag in patients()[p].flags)]
         if who:
             found.append(
-                f"{flag}: {here[flag]} patients, {released[flag]} in ImageCHD as released; they differ in {_some(who)}"
+                f"{flag}: {here[flag]} patients, {released[flag]} in ImageCHD as released; they differ in {some_of(who, 12)}"
             )
     return found
 
 
-def why_left_out(patient: str, normal: str) -> str:
+def exclusion_reason(patient: str, normal: str) -> str:
     """Why a patient of ImageCHD without a flag does not count as normal; "" when it does.
 
     Args:
@@ -120,7 +121,7 @@ def why_left_out(patient: str, normal: str) -> str:
     """
     known = known_patient(patient)
     if known is None or not known.tier:
-        return "" if normal == NORMALS[0] else f"{UNFLAGGED}: not among the patients whose other sources are known"
+        return "" if normal == NORMALS[0] else f"{NO_DIAGNOSIS}: not among the patients whose other sources are known"
     if known.tier in TIERS[normal]:
         return ""
     evidence = [
@@ -129,14 +130,10 @@ def why_left_out(patient: str, normal: str) -> str:
     ]
     if known.note:
         evidence.append(f"its remark: {known.note}")
-    return f"{UNFLAGGED}: tier {known.tier} ({'; '.join(evidence)}), left out by normal={normal}"
+    return f"{NO_DIAGNOSIS}: tier {known.tier} ({'; '.join(evidence)}), left out by normal={normal}"
 
 
 def contrast(patient: str) -> bool | None:
     """Whether the scan of a patient of ImageCHD is with contrast; None for an unknown id."""
     known = known_patient(patient)
     return None if known is None else known.note != "no contrast"
-
-
-def _some(names: list[str], most: int = 12) -> str:
-    return ", ".join(names[:most]) + (" …" if len(names) > most else "")

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from monai_chd.cohort import imagechd
 from monai_chd.cohort.identity import patient_key
 from monai_chd.cohort.imagechd_image_info import ImageInfo
-from monai_chd.cohort.joining import Case, Cohort, relative_name
+from monai_chd.cohort.joining import JoinedCohort, LabelledScan, relative_name
 from monai_chd.errors import UserError
 from monai_chd.hu_offset import detect_hu_offset
 from monai_chd.nifti import read_volume, stem
@@ -44,7 +44,7 @@ class LabelMap(NamedTuple):
     rounded: int
 
 
-def inspect_scans(cohort: Cohort, folder: Path, offset: float | None, progress: bool) -> None:
+def inspect_scans(cohort: JoinedCohort, folder: Path, offset: float | None, progress: bool) -> None:
     """Read every usable scan and its label map; one that cannot be used becomes a problem.
 
     Args:
@@ -66,9 +66,9 @@ def inspect_scans(cohort: Cohort, folder: Path, offset: float | None, progress: 
     _note_sizes(cohort)
 
 
-def _leave_out_copies(cohort: Cohort, folder: Path) -> None:
+def _leave_out_copies(cohort: JoinedCohort, folder: Path) -> None:
     """The same bytes under two patients are a problem, as they could stand on both sides of a split; none is a case."""
-    same: dict[str, list[Case]] = {}
+    same: dict[str, list[LabelledScan]] = {}
     for case in cohort.cases:
         same.setdefault(case.sha256, []).append(case)
     for copies in same.values():
@@ -81,7 +81,7 @@ def _leave_out_copies(cohort: Cohort, folder: Path) -> None:
             cohort.cases = [case for case in cohort.cases if case not in copies]
 
 
-def _inspect(case: Case, offset: float | None) -> None:
+def _inspect(case: LabelledScan, offset: float | None) -> None:
     values = read_volume(case.image).values
     if offset is not None:
         case.hu_offset = offset
@@ -147,7 +147,7 @@ def read_label_map(path: Path, image: Path, shape: tuple[int, ...]) -> LabelMap:
     return LabelMap(stray, bool(counts[MYOCARDIUM]), rounded)
 
 
-def _note_labels(case: Case, found: LabelMap) -> None:
+def _note_labels(case: LabelledScan, found: LabelMap) -> None:
     if found.rounded:
         case.notes.append(f"label map not in whole numbers: {found.rounded} voxels rounded")
     if found.stray:
@@ -159,7 +159,7 @@ def _note_labels(case: Case, found: LabelMap) -> None:
         case.notes.append(f"no myocardium in the label map: label {MYOCARDIUM} does not occur")
 
 
-def _note_sizes(cohort: Cohort) -> None:
+def _note_sizes(cohort: JoinedCohort) -> None:
     """Note the scans whose slices have another size than those of most."""
     sizes = Counter(case.shape[:2] for case in cohort.cases)
     if not sizes:
@@ -176,7 +176,7 @@ def _size(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
 
-def add_confounders(cohort: Cohort, infos: Mapping[str, ImageInfo], is_imagechd: bool) -> None:
+def add_confounders(cohort: JoinedCohort, infos: Mapping[str, ImageInfo], is_imagechd: bool) -> None:
     """Fill in what does not stand in the scan itself.
 
     Args:

@@ -23,7 +23,7 @@ OTHER_FORMATS = (".mha", ".mhd", ".nrrd", ".dcm", ".hdr", ".img", ".gz", ".npy",
 
 
 @dataclass
-class Case:
+class LabelledScan:
     """One scan of a patient with its diagnosis, before it has a fold.
 
     Attributes:
@@ -53,10 +53,10 @@ class Case:
 
 
 @dataclass
-class Cohort:
+class JoinedCohort:
     """Usable cases, what was left out and why, and what is wrong."""
 
-    cases: list[Case] = field(default_factory=list)
+    cases: list[LabelledScan] = field(default_factory=list)
     excluded: list[dict[str, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -160,7 +160,7 @@ def _missing(row: Diagnosis, folder: Path) -> str:
     return f"{row.where}: no scan found for {name}{mend}"
 
 
-def join(folder: Path, scans: Sequence[Path], rows: Sequence[Diagnosis], owners: Mapping[Path, str]) -> Cohort:
+def join(folder: Path, scans: Sequence[Path], rows: Sequence[Diagnosis], owners: Mapping[Path, str]) -> JoinedCohort:
     """Give every row its scans; a row or scan left alone, or a scan claimed twice, is a problem.
 
     A patient of several rows is spelled as in the first of them.
@@ -171,7 +171,7 @@ def join(folder: Path, scans: Sequence[Path], rows: Sequence[Diagnosis], owners:
         rows: of the table.
         owners: patient of each scan, where a pattern says so; empty: ids are found in the names of files.
     """
-    cohort = Cohort()
+    cohort = JoinedCohort()
     written: dict[str, list[str]] = {}
     for row in rows:
         written.setdefault(patient_key(row.patient), []).append(row.patient)
@@ -196,7 +196,7 @@ def join(folder: Path, scans: Sequence[Path], rows: Sequence[Diagnosis], owners:
                 cohort.exclude(row, row.patient, relative_name(scan, folder), row.reason)
         else:
             names = {scan: spelled[patient_key(row.patient or stem(scan))] for scan in own if len(claims[scan]) == 1}
-            cohort.cases += [Case(patient, scan, row) for scan, patient in names.items()]
+            cohort.cases += [LabelledScan(patient, scan, row) for scan, patient in names.items()]
     for scan, owning in claims.items():
         if len(owning) > 1 and any(row.image or not same_patient(row.patient, owning[0].patient) for row in owning):
             listed = " and ".join(f"{row.where} ({row.patient or row.image})" for row in owning)
@@ -214,7 +214,7 @@ def relative_name(image: Path, folder: Path) -> str:
     return image.relative_to(folder).as_posix() if image.is_relative_to(folder) else str(image)
 
 
-def _leave_out_mixed(cohort: Cohort, folder: Path) -> None:
+def _leave_out_mixed(cohort: JoinedCohort, folder: Path) -> None:
     """A patient whose scans have different classes is a problem, and none of these scans is a case."""
     classes: dict[str, set[str]] = {}
     for case in cohort.cases:

@@ -48,7 +48,9 @@ def report(datalist: dict[str, Any], out: Path) -> str:
     records = [*datalist["training"], *datalist["test"]]
     lines = [summary(datalist), "", *_policy(datalist)]
     lines.append(f"left out: {len(excluded)}" + (f" (why: {out / 'excluded.csv'})" if excluded else ""))
-    reasons = Counter(re.sub(rf"^({UNDETERMINED}|{imagechd.UNFLAGGED}): .*", r"\1", row["reason"]) for row in excluded)
+    reasons = Counter(
+        re.sub(rf"^({UNDETERMINED}|{imagechd.NO_DIAGNOSIS}): .*", r"\1", row["reason"]) for row in excluded
+    )
     lines += [f"  {count} {reason}" for reason, count in reasons.most_common()]
     lines += [*_intensity(records), *_spacing(records), *_remarks(records)]
     if any(record["label"] == CLASSES.index(NORMAL) and "flags" in record for record in datalist["training"]):

@@ -1,6 +1,6 @@
 """Reads who has which diagnosis: ImageCHD's workbook of flags, or any table with an id or path column and a class column.
 
-Gives rows as they are, with what is wrong with each; joining them to scans is `datalist`'s part.
+Gives rows as they are, with what is wrong with each; joining them to scans is `joining`'s part.
 """
 
 from __future__ import annotations
@@ -154,13 +154,13 @@ def extra_flags(frame: pd.DataFrame, known: set[str], rows: Sequence[Diagnosis])
         known: names of columns that are read.
         rows: what was read from them.
     """
-    unflagged = {row.row: row.patient for row in rows if not row.flags and not row.problem}
+    undiagnosed = {row.row: row.patient for row in rows if not row.flags and not row.problem}
     notes = []
     for name in set(named_columns(frame).values()) - known:
         states = [flag_state(cell) for cell in frame[name]]
         if None in states or True not in states:
             continue
-        alone = [unflagged[row] for row, state in enumerate(states, start=2) if state and row in unflagged]
+        alone = [undiagnosed[row] for row, state in enumerate(states, start=2) if state and row in undiagnosed]
         who = f"; {', '.join(alone)} have no other and count as without a diagnosis" if alone else ""
         notes.append(
             f"column {str(name).strip()} looks like a diagnosis flag that is not known and was not read{who}. Rename it to "

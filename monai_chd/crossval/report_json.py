@@ -21,7 +21,7 @@ import torch
 
 from monai_chd.cohort.datalist import read_datalist
 from monai_chd.cohort.identity import patient_key
-from monai_chd.cohort.imagechd import UNFLAGGED
+from monai_chd.cohort.imagechd import NO_DIAGNOSIS
 from monai_chd.cohort.rules import UNDETERMINED
 from monai_chd.crossval.config_keys import REPORTED_KEYS
 from monai_chd.crossval.design import FOLDS_FILE, Design
@@ -144,7 +144,7 @@ def _flow(design: Design) -> list[dict[str, Any]]:
 
 def _short(reason: str) -> str:
     """A reason without what is of one patient only."""
-    return re.sub(rf"^({UNDETERMINED}|{UNFLAGGED}): .*", r"\1", reason)
+    return re.sub(rf"^({UNDETERMINED}|{NO_DIAGNOSIS}): .*", r"\1", reason)
 
 
 def _design(design: Design, datalist: Mapping[str, Any]) -> dict[str, Any]:

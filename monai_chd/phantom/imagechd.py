@@ -1,7 +1,7 @@
 """The phantom as ImageCHD: all its patients with their real flags, and everything odd about its files and workbooks.
 
 Owns what is odd and which patient has it. Dates, sexes, scanners and spacings are made up. Hearts are
-`phantom_volume`'s, formats are `phantom`'s.
+`volume`'s, formats are `cohort`'s.
 """
 
 from __future__ import annotations
@@ -310,7 +310,7 @@ def write_archive(folder: Path, zip_program: str) -> Path:
 
 @contextmanager
 def _dated(paths: Sequence[Path]) -> Iterator[None]:
-    """Give files the date `phantom.EPOCH` for a while: zip takes it into the archive, whose bytes must not depend on now."""
+    """Give files the date `EPOCH` for a while: zip takes it into the archive, whose bytes must not depend on now."""
     before = [(path, path.stat()) for path in paths]
     epoch = EPOCH.replace(tzinfo=UTC).timestamp()
     try:

@@ -1,7 +1,7 @@
 """What the phantom is made of: heart and chest as layers of one material each, in the order in which they are painted.
 
 Owns labels, priorities where solids meet, and the chest. Shapes of the heart are
-`phantom_anatomy`'s, voxels `phantom_volume`'s.
+`anatomy`'s, voxels `volume`'s.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What each diagnosis flag does to the shape of the phantom's heart: one edit per populated flag of `labels.FLAGS`.
 
-Edits move, widen, narrow, add or remove solids of `phantom_anatomy`; intensity is out of their reach. Numbers are mm.
+Edits move, widen, narrow, add or remove solids of `anatomy`; intensity is out of their reach. Numbers are mm.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One phantom CT volume: what varies from patient to patient, and painting the layers onto a grid of voxels.
 
 Owns everything that must not depend on the class: pose, size, warp, contrast, noise, field of view. What is painted is
-`phantom_layers`'s; files and cohorts are `phantom`'s.
+`layers`'s; files and cohorts are `cohort`'s.
 """
 
 from __future__ import annotations

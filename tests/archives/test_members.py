@@ -27,6 +27,11 @@ from monai_chd.archives.members import STATE
 from monai_chd.archives.unpack import unpack
 
 
+@pytest.fixture(autouse=True)
+def all_is_logged(caplog):
+    caplog.set_level("INFO", "monai_chd")
+
+
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory):
     return make_plain(tmp_path_factory.mktemp("plain"))
@@ -43,7 +48,7 @@ def split(made_split, tmp_path):
     return Path(shutil.copytree(made_split, tmp_path / "split"))
 
 
-def test_members_there_are_not_unpacked_again(split, plain, tmp_path, capsys, monkeypatch):
+def test_members_there_are_not_unpacked_again(split, plain, tmp_path, caplog, monkeypatch):
     folder = unpack(split, tmp_path / "out", progress=False)
     (folder / "ct_1003_image.nii.gz").unlink()
     (folder / "ct_1004_image.nii.gz").unlink()
@@ -51,11 +56,11 @@ def test_members_there_are_not_unpacked_again(split, plain, tmp_path, capsys, mo
     with monkeypatch.context() as patch:
         patch.setattr(members, "crc_of", lambda path: 0)  # what is noted is not read
         unpack(split, tmp_path / "out", progress=False)
-    assert "19 were there already" in capsys.readouterr().out
+    assert "19 were there already" in caplog.text
     assert (folder / "ct_1005_image.nii.gz").stat().st_ino == whole
     (tmp_path / "out" / STATE).write_text("{broken")
     unpack(split, tmp_path / "out", progress=False)
-    assert "21 were there already" in capsys.readouterr().out
+    assert "21 were there already" in caplog.text
     assert (folder / "ct_1005_image.nii.gz").stat().st_ino == whole
     assert same(folder, plain)
 
@@ -120,7 +125,7 @@ def test_a_half_written_member_is_written_anew(split, plain, tmp_path):
     assert same(unpack(split, tmp_path / "out", progress=False), plain)
 
 
-def test_an_interruption_leaves_whole_scans_only_and_the_next_run_goes_on(split, plain, tmp_path, monkeypatch, capsys):
+def test_an_interruption_leaves_whole_scans_only_and_the_next_run_goes_on(split, plain, tmp_path, monkeypatch, caplog):
     class Stopped(tqdm):
         def update(self, n=1):
             super().update(n)
@@ -135,7 +140,7 @@ def test_an_interruption_leaves_whole_scans_only_and_the_next_run_goes_on(split,
     assert 3 < len(left) < 10
     assert all(filecmp.cmp(path, plain / path.name, shallow=False) for path in left)
     assert same(unpack(split, tmp_path / "out", progress=False), plain)
-    assert f"{len(left)} were there already" in capsys.readouterr().out
+    assert f"{len(left)} were there already" in caplog.text
 
 
 def test_a_full_disk_while_writing_is_said_and_mended(split, plain, tmp_path, monkeypatch):

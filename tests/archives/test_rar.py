@@ -29,6 +29,11 @@ from monai_chd.archives.unpack import unpack
 PROGRAMS = ("unrar", "unar", "7z")
 
 
+@pytest.fixture(autouse=True)
+def all_is_logged(caplog):
+    caplog.set_level("INFO", "monai_chd")
+
+
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory):
     return make_plain(tmp_path_factory.mktemp("plain"))
@@ -111,7 +116,7 @@ def test_a_rar_that_leaves_the_folder_is_refused(tmp_path, bad):
     refused(craft_rar(tmp_path / "a.rar", {"ct.nii": b"scan", bad: b"scan"}), tmp_path / "out", repr(bad))
 
 
-def test_a_rar_of_scans_and_going_on(plain, tmp_path, capsys):
+def test_a_rar_of_scans_and_going_on(plain, tmp_path, caplog):
     scans = {f"{NAME}/{path.name}": path.read_bytes() for path in sorted(plain.iterdir())}
     (tmp_path / "have").mkdir()
     source = craft_rar(tmp_path / "have" / "data.rar", scans)
@@ -120,7 +125,7 @@ def test_a_rar_of_scans_and_going_on(plain, tmp_path, capsys):
     assert sorted(os.listdir(tmp_path / "out")) == [STATE, NAME]
     (folder / "ct_1003_image.nii.gz").unlink()
     assert same(unpack(source, tmp_path / "out", progress=False), plain)
-    assert "20 were there already" in capsys.readouterr().out
+    assert "20 were there already" in caplog.text
 
 
 def test_damaged_members_are_named_the_others_stay_and_the_next_download_goes_on(tmp_path):
@@ -140,7 +145,14 @@ def test_damaged_members_are_named_the_others_stay_and_the_next_download_goes_on
 def test_a_rar_cut_short_is_refused_wherever_it_ends(tmp_path, lost):
     whole = craft_rar(tmp_path / "a.rar", {f"ct{i}.nii": b"scan" * 100 for i in range(9)}).read_bytes()
     (tmp_path / "a.rar").write_bytes(whole[:-lost])
-    refused(tmp_path / "a.rar", tmp_path / "out", "a.rar: c", "download it again")
+    refused(tmp_path / "a.rar", tmp_path / "out", "a.rar: cannot be read", "download it again")
+
+
+def test_a_rar_3_cut_off_between_two_members_is_refused_too(tmp_path, texts_are_scans):
+    whole = (RARS / "rar3-subdirs.rar").read_bytes()
+    for block in rarfile.RarFile(RARS / "rar3-subdirs.rar").infolist()[1:]:
+        (tmp_path / "a.rar").write_bytes(whole[: block.header_offset])
+        refused(tmp_path / "a.rar", tmp_path / "out", "a.rar: cut short", "download it again")
 
 
 def test_what_is_no_rar_but_begins_like_one_is_refused(tmp_path):

@@ -24,6 +24,11 @@ from monai_chd.archives.members import STATE
 from monai_chd.archives.unpack import unpack
 
 
+@pytest.fixture(autouse=True)
+def all_is_logged(caplog):
+    caplog.set_level("INFO", "monai_chd")
+
+
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory):
     return make_plain(tmp_path_factory.mktemp("plain"))
@@ -40,14 +45,14 @@ def split(made_split, tmp_path):
     return Path(shutil.copytree(made_split, tmp_path / "split"))
 
 
-def test_13_volumes_come_out_as_they_went_in(split, plain, tmp_path, capsys):
+def test_13_volumes_come_out_as_they_went_in(split, plain, tmp_path, caplog):
     before = {path: path.read_bytes() for path in split.iterdir()}
     folder = unpack(split, tmp_path / "out", progress=False)
     assert folder == tmp_path / "out" / NAME
     assert same(folder, plain)
     assert {path: path.read_bytes() for path in split.iterdir()} == before
     assert sorted(os.listdir(tmp_path / "out")) == [STATE, NAME]
-    assert f"scans: {folder} (21 files, 1.05MB; 0 were there already)" in capsys.readouterr().out
+    assert f"scans: {folder} (21 files, 1.05MB; 0 were there already)" in caplog.text
 
 
 @pytest.mark.parametrize("named", [f"{NAME}.change2zip", f"{NAME}.z01", f"{NAME}.z07"])
@@ -110,20 +115,17 @@ def test_the_folder_holds_all_members_when_scans_and_table_lie_apart(tmp_path):
 
 
 @pytest.mark.parametrize("below", ["", NAME, "versions/1", f"{NAME}/{NAME}"])
-def test_a_folder_of_scans_is_returned_as_it_is(plain, tmp_path, below, capsys):
+def test_a_folder_of_scans_is_returned_as_it_is(plain, tmp_path, below, caplog):
     shutil.copytree(plain, tmp_path / "have" / below, dirs_exist_ok=True)
     assert unpack(tmp_path / "have", tmp_path / "out") == tmp_path / "have"
     assert not (tmp_path / "out").exists()
-    assert capsys.readouterr().out == f"scans: {tmp_path / 'have'}\n"
+    assert caplog.messages == [f"scans: {tmp_path / 'have'}"]
 
 
-def test_scans_win_over_archives_and_it_is_said(split, tmp_path, capsys):
+def test_scans_win_over_archives_and_it_is_said(split, tmp_path, caplog):
     (split / "ct_1001_image.nii").write_bytes(b"scan")
     assert unpack(split) == split
-    assert (
-        "archives beside them are left alone: ImageCHD_dataset.change2zip, ImageCHD_dataset.z01"
-        in capsys.readouterr().out
-    )
+    assert "archives beside them are left alone: ImageCHD_dataset.change2zip, ImageCHD_dataset.z01" in caplog.text
 
 
 @pytest.mark.parametrize("below", [".", NAME])

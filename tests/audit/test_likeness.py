@@ -8,7 +8,7 @@ from phantom_scans import PATIENTS, likeness, phantom_volumes, scanned
 from scipy.ndimage import zoom
 
 from monai_chd.audit import likeness as module
-from monai_chd.audit.likeness import LENIENT, ORIENTATIONS, STRICT, compare_all, describe_orientation, score_limit
+from monai_chd.audit.likeness import LENIENT, ORIENTATIONS, STRICT, describe_orientation, score_limit, score_pairs
 
 LIMIT = 0.966
 """What `score_limit` gives for realistic phantoms."""
@@ -52,7 +52,7 @@ def test_different_patients_are_below_the_limit_in_any_orientation(volumes, tmp_
     scans = [scanned(volume, tmp_path) for volume in volumes]
     scans.append(scanned(volumes[0][::-1].transpose(1, 0, 2), tmp_path))
     pairs = [(a, b) for a, b in itertools.combinations(range(len(scans)), 2) if (a, b) != (0, PATIENTS)]
-    found, sample = compare_all(scans, pairs, processes=1, progress=False)
+    found, sample = score_pairs(scans, pairs, processes=1, progress=False)
     assert [(one.first, one.second) for one in found] == sorted(pairs, key=lambda pair: (pair[1], pair[0]))
     assert max(sample) < LIMIT
 

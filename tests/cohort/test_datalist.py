@@ -621,7 +621,7 @@ def test_images_that_are_not_there_are_listed(work, cohort, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"2 scans of .* give their folder with --dataset_dir") as caught:
         load_cases(work / "datalist.json", tmp_path / "copy")
     assert "ct_1001_image.nii.gz" in str(caught.value) and "ct_1002_image.nii.gz" in str(caught.value)
-    with pytest.raises(FileNotFoundError, match=r"36 scans of .* …; give"):
+    with pytest.raises(FileNotFoundError, match=r"36 scans of .* ct_1005_image\.nii\.gz and 31 more; give"):
         load_cases(work / "datalist.json", tmp_path)
 
 
@@ -654,11 +654,13 @@ def test_a_class_without_a_case_has_no_weight(labels, absent):
 # inputs of inference
 
 
-def test_inputs_are_a_file_or_all_scans_of_a_folder(small):
+def test_inputs_are_a_file_or_all_scans_of_a_folder_and_what_is_left_out_is_logged(small, caplog):
+    caplog.set_level("INFO", "monai_chd")
     (small / "ct_1001_label.nii.gz").touch()
     one = small / "ct_1001_image.nii.gz"
     assert find_inputs(one) == [{"image": str(one)}]
     assert find_inputs(str(small)) == [{"image": str(small / f"ct_{n}_image.nii.gz")} for n in range(1001, 1010)]
+    assert caplog.messages == ["left out, since their names say label map: ct_1001_label.nii.gz"]
     with pytest.raises(FileNotFoundError, match="no such file or folder; name a NIfTI file"):
         find_inputs(small / "nothing.nii")
 

@@ -47,18 +47,18 @@ def test_one_volume_is_cropped_and_one_is_without_contrast():
 
 def test_the_table_as_released_and_a_large_part_of_it_are_imagechds():
     flags = known_flags()
-    assert imagechd.why_not(flags) == ""
-    assert imagechd.why_not(dict(list(flags.items())[:30])) == ""
+    assert imagechd.mismatch(flags) == ""
+    assert imagechd.mismatch(dict(list(flags.items())[:30])) == ""
 
 
 def test_other_ids_other_flags_or_too_few_are_not():
     flags = known_flags()
-    assert "19 of its 19 ids" in imagechd.why_not(dict(list(flags.items())[:19]))
-    assert "0 of its 110 ids" in imagechd.why_not({f"p{patient}": own for patient, own in flags.items()})
+    assert "19 of its 19 ids" in imagechd.mismatch(dict(list(flags.items())[:19]))
+    assert "0 of its 110 ids" in imagechd.mismatch({f"p{patient}": own for patient, own in flags.items()})
     turned = dict(zip(flags, reversed(flags.values()), strict=True))
-    assert "its ids are those of ImageCHD, but only" in imagechd.why_not(turned)
+    assert "its ids are those of ImageCHD, but only" in imagechd.mismatch(turned)
     # the phantom numbers its patients from 1001 without a gap
-    assert "ids are ids of ImageCHD" in imagechd.why_not({str(1001 + i): () for i in range(110)})
+    assert "ids are ids of ImageCHD" in imagechd.mismatch({str(1001 + i): () for i in range(110)})
 
 
 def test_a_table_as_released_has_no_differences_and_another_cohorts_are_not_looked_for():
@@ -89,18 +89,18 @@ def test_differences_are_named_by_flag_and_patient():
 )
 def test_each_kind_of_normal_keeps_exactly_its_tiers(normal, tiers):
     unflagged = [patient for patient, flags in known_flags().items() if not flags]
-    kept = {patient for patient in unflagged if not imagechd.why_left_out(patient, normal)}
+    kept = {patient for patient in unflagged if not imagechd.exclusion_reason(patient, normal)}
     assert kept == {patient for tier in tiers.split() for patient in TIERS[tier].split()}
 
 
 def test_the_reason_holds_the_evidence():
-    assert imagechd.why_left_out("1083", "confirmed") == (
+    assert imagechd.exclusion_reason("1083", "confirmed") == (
         "no listed diagnosis: tier C1 (CHD68 lists TGA; 2021 re-review lists VSD), left out by normal=confirmed"
     )
-    assert "tier C2 (not in CHD68; 2021 re-review lists VSD; its remark: no myo)" in imagechd.why_left_out(
+    assert "tier C2 (not in CHD68; 2021 re-review lists VSD; its remark: no myo)" in imagechd.exclusion_reason(
         "1005", "uncontradicted"
     )
-    assert "tier B (not in CHD68; 2021 re-review lists nothing" in imagechd.why_left_out("1003", "confirmed")
-    assert imagechd.why_left_out("2000", "unflagged") == ""
+    assert "tier B (not in CHD68; 2021 re-review lists nothing" in imagechd.exclusion_reason("1003", "confirmed")
+    assert imagechd.exclusion_reason("2000", "unflagged") == ""
     # flagged in ImageCHD, without a flag in the user's table: nobody confirms it
-    assert "not among the patients" in imagechd.why_left_out("1010", "uncontradicted")
+    assert "not among the patients" in imagechd.exclusion_reason("1010", "uncontradicted")

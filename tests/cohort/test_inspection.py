@@ -9,7 +9,7 @@ from tiny_cohort import voxels, write_scan
 
 from monai_chd.cohort.imagechd_image_info import ImageInfo
 from monai_chd.cohort.inspection import add_confounders, header_spacing, inspect_scans, label_map_of, read_label_map
-from monai_chd.cohort.joining import Case, Cohort
+from monai_chd.cohort.joining import JoinedCohort, LabelledScan
 from monai_chd.cohort.tables import Diagnosis
 
 
@@ -27,7 +27,9 @@ def write_labels(path, values):
 
 
 def cohort_of(*scans):
-    return Cohort([Case(path.name[3:7], path, Diagnosis(2, path.name[3:7], label="Normal")) for path in scans])
+    return JoinedCohort(
+        [LabelledScan(path.name[3:7], path, Diagnosis(2, path.name[3:7], label="Normal")) for path in scans]
+    )
 
 
 # spacing

@@ -11,7 +11,7 @@ import numpy as np
 from threadpoolctl import threadpool_info
 
 from monai_chd.audit.fingerprints import Scan, scan_file
-from monai_chd.audit.likeness import Likeness, compare_all
+from monai_chd.audit.likeness import Likeness, score_pairs
 from monai_chd.phantom.cohort import make_volume
 
 SIZE, SLICES = 64, (36, 44)
@@ -39,7 +39,7 @@ def scanned(values: np.ndarray, folder: Path, affine: Any = None, name: str = "s
 
 def likeness(left: Scan, right: Scan) -> Likeness:
     """Of one pair."""
-    (found,), _ = compare_all([left, right], [(0, 1)], processes=1, progress=False)
+    (found,), _ = score_pairs([left, right], [(0, 1)], processes=1, progress=False)
     return found
 
 
