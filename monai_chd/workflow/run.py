@@ -12,7 +12,6 @@ import json
 import logging
 import re
 import sys
-import sysconfig
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,15 +23,13 @@ from monai_chd.workflow.settings import SETTINGS, find_checkpoint
 
 
 def bundle_folder() -> Path:
-    """The MONAI bundle: beside the package in a checkout, below the prefix's `share/` when installed.
+    """The MONAI bundle: in the package when that is installed, beside it in a checkout.
 
     Raises:
         UserFileError: neither is there.
     """
-    places = [
-        Path(__file__).resolve().parents[2] / "bundle",
-        Path(sysconfig.get_path("data")) / "share" / "monai_chd" / "bundle",
-    ]
+    package = Path(__file__).resolve().parents[1]
+    places = [package / "bundle", package.parent / "bundle"]
     for place in places:
         if (place / "configs" / "train.json").is_file():
             return place
