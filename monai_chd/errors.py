@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 TRACEBACK_VARIABLE = "MONAI_CHD_TRACEBACK"
@@ -33,6 +35,32 @@ def user_error(error: BaseException) -> UserError | None:
             found = link
         link = link.__cause__
     return found
+
+
+@contextmanager
+def bare_mistakes() -> Iterator[None]:
+    """Let a user's mistake out as itself, without what MONAI wrapped around it; of a block, or as a decorator.
+
+    It stands at what a bundle's config calls. Of that, `python -m monai.bundle` would print a traceback a level with the
+    whole config in it, so there a mistake ends the program, as nobody else could catch it: its line, exit code 1. A host
+    that runs the bundle in its own process gets the exception, and so does everybody when the variable is set.
+    """
+    try:
+        yield
+    except Exception as error:
+        mistake = user_error(error)
+        if mistake is None or os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        if _is_bundle_program():
+            raise SystemExit(f"error: {mistake}\n(set {TRACEBACK_VARIABLE}=1 to see where it was found)") from None
+        if mistake is error:
+            raise
+        raise mistake from None
+
+
+def _is_bundle_program() -> bool:
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return spec is not None and spec.name.startswith("monai.bundle.")
 
 
 def short_errors() -> None:

@@ -18,7 +18,7 @@ from torch.jit import is_scripting, is_tracing  # type: ignore[attr-defined]  # 
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from monai_chd.errors import UserError
+from monai_chd.errors import UserError, bare_mistakes
 from monai_chd.labels import CLASSES
 from monai_chd.networks.efficientnet import EfficientNetLite0
 
@@ -70,6 +70,7 @@ class CNNLSTM(nn.Module):
             asked for; a projection to nothing; no layer, or dropout with only one.
     """
 
+    @bare_mistakes()
     def __init__(
         self,
         encoder: str | nn.Module = "small_cnn",
@@ -182,6 +183,7 @@ class FrameEncoder(nn.Module):
     trainable: bool
     remembers: bool
 
+    @bare_mistakes()
     def __init__(
         self,
         network: nn.Module,
@@ -429,6 +431,7 @@ class VolumeNetwork(nn.Module):
         UserError: an unknown norm.
     """
 
+    @bare_mistakes()
     def __init__(self, network: nn.Module, *, norm: str = "group") -> None:
         super().__init__()
         self.network = _with_norm(network, norm)

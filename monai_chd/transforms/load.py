@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Orientation, Transform
 from numpy.typing import NDArray
 
-from monai_chd.errors import UserError
+from monai_chd.errors import UserError, bare_mistakes
 from monai_chd.nifti import READERS, IntensityRange, bad_voxels, refuse_bad_voxels
 from monai_chd.transforms.steps import (
     FRAME_SIZE,
@@ -231,6 +231,7 @@ class LoadFramesd(MapTransform):
     A case's own `hu_offset` and `cine_slice` entries go before the constructor's.
     """
 
+    @bare_mistakes()
     def __init__(
         self,
         keys: KeysCollection,
