@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
 
 TRACEBACK_VARIABLE = "MONAI_CHD_TRACEBACK"
 
@@ -61,16 +60,3 @@ def bare_mistakes() -> Iterator[None]:
 def _is_bundle_program() -> bool:
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     return spec is not None and spec.name.startswith("monai.bundle.")
-
-
-def short_errors() -> None:
-    """From now on an uncaught user's mistake prints as `error: …`; all else, or all if the variable is set, in full."""
-
-    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        mistake = user_error(error)
-        if mistake is None or os.environ.get(TRACEBACK_VARIABLE):
-            sys.__excepthook__(kind, error, trace)
-        else:
-            print(f"error: {mistake}\n(set {TRACEBACK_VARIABLE}=1 to see where it was found)", file=sys.stderr)
-
-    sys.excepthook = show

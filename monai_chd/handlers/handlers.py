@@ -20,7 +20,7 @@ from ignite.engine import Engine, Events
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monai_chd.errors import UserError, UserFileError
+from monai_chd.errors import UserError, bare_mistakes
 from monai_chd.files import replacing, writable_folder
 from monai_chd.metrics.calibration import (
     CALIBRATION,
@@ -53,22 +53,6 @@ LONG_TRAINING = 2 * 3600.0
 def probability_loss(probabilities: Tensor, label: Tensor) -> Tensor:
     """Mean negative log of the true class's probability, unweighted; (B, K) and (B,)."""
     return torch.nn.functional.nll_loss(probabilities.clamp_min(1e-12).log(), label)
-
-
-def new_output(output_dir: str | Path, resume: bool = False) -> None:
-    """Refuse an output folder that cannot be written to or already holds a model, unless training goes on from it.
-
-    Raises:
-        UserError: not writable, or a model is there and `resume` is off.
-        UserFileError: `resume` is on and there is nothing to go on from.
-    """
-    folder = writable_folder(output_dir) / "models"
-    if resume and not (folder / LAST).is_file():
-        raise UserFileError(f"{folder / LAST}: nothing to resume from; train without --resume first")
-    if not resume and any((folder / name).is_file() for name in (MODEL, LAST)):
-        raise UserError(
-            f"{folder} already holds a model; choose another output folder, or go on with it with --resume true"
-        )
 
 
 def _rng_state() -> dict[str, Any]:
@@ -512,6 +496,7 @@ class Predictions:
             told["before"] = {name: raw[name] for name in ("log_loss", "brier", "ece")}
         return {**told, "validation_cases": len(used.confidence)}
 
+    @bare_mistakes()
     def check(self) -> None:
         """Fail when a file could not be read, after all others have been predicted.
 

@@ -4,7 +4,6 @@ import csv
 import json
 import random
 import re
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,7 +24,6 @@ from monai_chd.handlers.handlers import (
     CostEstimate,
     LearningCurves,
     Predictions,
-    new_output,
     probability_loss,
 )
 from monai_chd.metrics.calibration import calibrate, read_calibration, scale, write_calibration
@@ -62,22 +60,14 @@ def train(datalist: Path, out: Path, epochs: int, *more: str) -> int:
     return main(["train", str(datalist), "--out", str(out), "--max_epochs", str(epochs), *TINY, *more])
 
 
-@pytest.fixture(autouse=True)
-def excepthook(monkeypatch):
-    """A run of the bundle sets it."""
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-
-
 @pytest.fixture(scope="module")
 def runs(datalist, tmp_path_factory) -> SimpleNamespace:
     """The same training of four epochs, once in one go and once stopped after two and resumed."""
     folder = tmp_path_factory.mktemp("runs")
-    hook = sys.excepthook
     assert train(datalist, folder / "whole", 4) == 0
     assert train(datalist, folder / "parts", 2) == 0
     half = torch.load(folder / "parts" / "models" / "last.pt", weights_only=True)
     assert train(datalist, folder / "parts", 4, "--resume", "true") == 0
-    sys.excepthook = hook
     return SimpleNamespace(whole=folder / "whole", parts=folder / "parts", half=half)
 
 
@@ -158,22 +148,6 @@ def test_resuming_what_cannot_go_on_is_refused_and_changes_nothing(runs, datalis
     assert {path: path.read_bytes() for path in (runs.parts / "models").iterdir()} == before
 
 
-def test_an_output_folder_is_refused_when_it_holds_either_file_or_none_to_resume(tmp_path):
-    new_output(tmp_path / "new" / "deep")
-    with pytest.raises(FileNotFoundError, match=r"last\.pt: nothing to resume from; train without --resume first"):
-        new_output(tmp_path, resume=True)
-    (tmp_path / "models").mkdir()
-    for name in ("model.pt", "last.pt"):
-        (tmp_path / "models" / name).touch()
-        with pytest.raises(ValueError, match="already holds a model"):
-            new_output(tmp_path)
-        (tmp_path / "models" / name).unlink()
-    new_output(tmp_path)
-    (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="file: cannot write there"):
-        new_output(tmp_path / "file")
-
-
 def test_the_calibration_of_a_resumed_training_is_that_of_one_that_ran_through(runs):
     files = [(out / "models" / "calibration.json").read_bytes() for out in (runs.whole, runs.parts)]
     assert files[0] == files[1]
@@ -187,7 +161,7 @@ def test_training_grants_a_wished_coverage_and_tells_what_it_is_from(datalist, t
     assert sum(c >= calibration.threshold for c in calibration.confidence) >= 3
     told = next(line for line in capfd.readouterr().out.splitlines() if "calibration:" in line)
     assert "validation cases, which also chose the model" in told
-    assert "coverage" not in json.loads((tmp_path / "out" / "models" / "settings.json").read_text())
+    assert json.loads((tmp_path / "out" / "models" / "settings.json").read_text())["coverage"] == 0.5
 
 
 def test_wishes_that_are_none_are_refused_before_training(datalist, tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import sys
 
@@ -87,7 +88,7 @@ def test_a_quiet_run_that_fails_still_gives_the_screen_back(tmp_path, capsys):
     assert capsys.readouterr().out == "seen\n"
 
 
-def test_a_run_of_the_bundle_trains_into_its_folder(datalist, tmp_path):
+def test_a_run_of_the_bundle_trains_into_its_folder_and_logs_plainly(datalist, tmp_path, capsys):
     with quietly(tmp_path / "log.txt"):
         run_bundle(
             ["train"],
@@ -99,7 +100,12 @@ def test_a_run_of_the_bundle_trains_into_its_folder(datalist, tmp_path):
             max_epochs=1,
         )
     assert (tmp_path / "out" / "models" / "model.pt").is_file()
-    assert "model and learning curves:" in (tmp_path / "log.txt").read_text()
+    # of the package as it says it, of MONAI with date and name
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert lines[-1].startswith("model and learning curves:")
+    assert any(re.match(r"\d{4}-.* - INFO - ", line) for line in lines)
+    logging.getLogger("monai_chd.workflow").info("after the run")
+    assert capsys.readouterr().out == "after the run\n"
 
 
 def test_values_that_are_given_stay_as_they_are():
