@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 TRACEBACK_VARIABLE = "MONAI_CHD_TRACEBACK"
 
@@ -35,14 +36,27 @@ def user_error(error: BaseException) -> UserError | None:
     return found
 
 
-def short_errors() -> None:
-    """From now on an uncaught user's mistake prints as `error: …`; all else, or all if the variable is set, in full."""
+@contextmanager
+def bare_mistakes() -> Iterator[None]:
+    """Let a user's mistake out as itself, without what MONAI wrapped around it; of a block, or as a decorator.
 
-    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    It stands at what a bundle's config calls. Of that, `python -m monai.bundle` would print a traceback a level with the
+    whole config in it, so there a mistake ends the program, as nobody else could catch it: its line, exit code 1. A host
+    that runs the bundle in its own process gets the exception, and so does everybody when the variable is set.
+    """
+    try:
+        yield
+    except Exception as error:
         mistake = user_error(error)
         if mistake is None or os.environ.get(TRACEBACK_VARIABLE):
-            sys.__excepthook__(kind, error, trace)
-        else:
-            print(f"error: {mistake}\n(set {TRACEBACK_VARIABLE}=1 to see where it was found)", file=sys.stderr)
+            raise
+        if _is_bundle_program():
+            raise SystemExit(f"error: {mistake}\n(set {TRACEBACK_VARIABLE}=1 to see where it was found)") from None
+        if mistake is error:
+            raise
+        raise mistake from None
 
-    sys.excepthook = show
+
+def _is_bundle_program() -> bool:
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return spec is not None and spec.name.startswith("monai.bundle.")

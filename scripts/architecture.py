@@ -19,6 +19,8 @@ PACKAGE = ROOT / "monai_chd"
 PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- rooms: written by scripts/architecture.py -->", "<!-- end of rooms -->"
 GROUND = "ground"
+ROOF = "cli", "arguments"
+"""Modules that lie in the package and are no ground: the command line."""
 
 
 def modules() -> dict[str, ast.Module]:
@@ -52,7 +54,9 @@ def own_imports(tree: ast.AST, known: dict[str, ast.Module]) -> set[str]:
 def room(module: str) -> str:
     """The room that a module is in."""
     package, _, name = module.partition(".")
-    return package if name or (PACKAGE / package / "__init__.py").is_file() else GROUND if module != "cli" else "cli"
+    if name or (PACKAGE / package / "__init__.py").is_file():
+        return package
+    return "cli" if module in ROOF else GROUND
 
 
 def arrows() -> dict[str, set[str]]:
@@ -96,7 +100,8 @@ def _needed(graph: dict[str, set[str]]) -> Iterator[tuple[str, str]]:
 def picture() -> str:
     """The rooms, their modules and the arrows between them, as Mermaid and as a table."""
     graph, known = arrows(), modules()
-    inside = {name: sorted(m.split(".")[-1] for m in known if m and room(m) == name and m != name) for name in graph}
+    parts = [name for name in known if name and not (PACKAGE / name / "__init__.py").is_file()]
+    inside = {name: sorted(m.split(".")[-1] for m in parts if room(m) == name) for name in graph}
     lines = ["```mermaid", "flowchart TD"]
     for number, floor in reversed(list(enumerate(floors(graph), 1))):
         lines += [f'    subgraph floor{number}["{number}"]', "        direction LR"]
@@ -107,7 +112,7 @@ def picture() -> str:
     for number, floor in reversed(list(enumerate(floors(graph), 1))):
         for name in floor:
             places = ", ".join(sorted(graph[name])) or "nothing"
-            lines.append(f"| {number} | **{name}** | {' '.join(inside[name]) if name != 'cli' else 'cli'} | {places} |")
+            lines.append(f"| {number} | **{name}** | {' '.join(inside[name])} | {places} |")
     return "\n".join(lines)
 
 

@@ -44,12 +44,13 @@ def streams_that_absl_leaves_open():
 
 @pytest.fixture(autouse=True)
 def loggers_as_they_were():
-    """A run of the bundle leaves a handler on the root logger, which writes to the stream that pytest gave to that test only."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    """A run of the bundle leaves handlers, which write to the stream that pytest gave to that test only."""
+    loggers = [logging.getLogger(name) for name in (None, "monai_chd")]
+    before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
     yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        logger.handlers[:], logger.propagate = handlers, propagate
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -20,8 +22,11 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_m
 from tiny_training import SMALL
 
 import monai_chd
+from monai_chd import errors
 from monai_chd.cli import main
 from monai_chd.labels import CLASSES
+from monai_chd.workflow.run import configured
+from monai_chd.workflow.settings import MODEL_KEYS
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundle"
 CONFIGS = BUNDLE / "configs"
@@ -99,26 +104,78 @@ def test_training_and_inference_share_network_and_preprocessing():
     assert train["network_def"] == inference["network_def"]
     assert train["train"]["preprocessing"] == inference["preprocessing"]
     assert train["validate"]["preprocessing"] == "%train#preprocessing"
-    assert train["settings"] == inference["settings"]
-    science = {key: value for key, value in train.items() if key in train["settings"]}
-    assert science == {key: inference[key] for key in science}
 
 
-def test_expressions_are_one_call_at_most():
-    def expressions(value):
-        if isinstance(value, str) and value.startswith("$") and not value.startswith("$import"):
-            yield value
-        elif isinstance(value, dict):
-            for part in value.values():
-                yield from expressions(part)
-        elif isinstance(value, list):
-            for part in value:
-                yield from expressions(part)
+def test_a_model_is_used_with_the_settings_beside_its_weights():
+    train, inference, evaluate = config("train"), config("inference"), config("evaluate")
+    for user in (inference, evaluate):
+        assert user["trained_with"] == "$workflow.trained_with(@checkpoint)"
+        assert {key: user[key] for key in MODEL_KEYS} == {key: f"$@trained_with['{key}']" for key in MODEL_KEYS}
+    # all that the network and its frames are made with, whatever else is a choice of the moment
+    used = {*references(train["network_def"]), *references(train["train"]["preprocessing"])}
+    assert used - set(MODEL_KEYS) == {"reader", "hu_offset", "cine_slice"}
 
-    for name in ("train", "evaluate", "inference"):
-        for expression in expressions(config(name)):
-            assert "lambda" not in expression
-            assert expression.count("(") <= 2, expression
+
+@pytest.mark.parametrize("name", ["train", "inference"])
+def test_settings_are_references_to_keys_at_the_top(name):
+    content = config(name)
+    assert content["settings"] == {key: f"@{key}" for key in content["settings"]}
+    assert set(MODEL_KEYS) | {"coverage", "risk"} <= set(content["settings"]) <= set(content)
+
+
+PATHS = sorted(path for path in CONFIGS.glob("*.json") if path.stem != "metadata")
+
+
+def leaves(value: object) -> list[object]:
+    """All plain values of a config."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return [value] if parts is None else [leaf for part in parts for leaf in leaves(part)]
+
+
+def references(value: object) -> set[str]:
+    """Ids that a config refers to."""
+    texts = [leaf for leaf in leaves(value) if isinstance(leaf, str) and leaf.startswith(("$", "@", "%"))]
+    return {name for text in texts for name in re.findall(r"[@%]([\w#]+)", text)}
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_expressions_are_short_and_one_call_at_most(path):
+    found = [leaf for leaf in leaves(config(path.stem)) if str(leaf).startswith("$")]
+    for expression in (text for text in found if not text.startswith("$import")):
+        assert len(expression) <= 60, expression
+        tree = ast.parse(re.sub(r"@[\w#]+", "reference", expression[1:]), mode="eval")
+        nodes = list(ast.walk(tree))
+        assert sum(isinstance(node, ast.Call) for node in nodes) <= 1, expression
+        assert not any(isinstance(node, (ast.Lambda, ast.comprehension)) for node in nodes), expression
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_nothing_is_named_by_its_position(path):
+    content = config(path.stem)
+    assert not [name for name in references(content) if re.search(r"#\d+(#|$)", name)]
+    expressions = [leaf for leaf in leaves(content) if str(leaf).startswith("$")]
+    assert not [text for text in expressions if re.search(r"\[-?\d*:?-?\d*\]|\[[^']*:", text)]
+
+
+def test_every_handler_has_an_id_but_the_one_that_hosts_look_for_in_its_list():
+    train, multi, evaluate, inference = (config(n) for n in ("train", "multi_gpu_train", "evaluate", "inference"))
+    # MONAI's check of properties and MONAI Label want dictionaries with a `_target_` in this list, and add to it
+    assert [handler["_target_"] for handler in train["train"]["handlers"]] == ["ValidationHandler"]
+    lists = [train["train"]["listeners"], multi["train#always"], multi["validate#always"]]
+    lists += [train["validate"]["handlers"], evaluate["validate#handlers"], inference["handlers"]]
+    for handlers in lists:
+        assert len(handlers) >= 3 and all(handler.startswith("@") for handler in handlers)
+    assert set(multi["train#always"]) < set(train["train"]["listeners"])
+    assert set(multi["validate#always"]) < set(train["validate"]["handlers"])
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_a_config_begins_with_two_own_calls_at_most(path):
+    content = config(path.stem)
+    steps = [config("train") | content if step.startswith("@") else step for step in content.get("initialize", [])]
+    own = [step for step in steps if "workflow." in str(step["begin"] if isinstance(step, dict) else step)]
+    assert len(own) <= 2
+    assert all(not isinstance(step, dict) or "begin" in step for step in steps)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:.*trust.*:UserWarning")
@@ -136,25 +193,27 @@ def test_no_property_is_missing(names, kind, datalist, cohort, trained, tmp_path
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MASTER_PORT", "29517")
     # a new output folder, with the trained weights named, as a training refuses a folder that holds a model
-    out = tmp_path / "out"
     inputs = {"dataset_dir": str(cohort)} if kind == "infer" else {"datalist": str(datalist)}
-    settings = json.loads((trained / "models" / "settings.json").read_text())
+    hook = sys.excepthook
     workflow = ConfigWorkflow(
         config_file=[str(CONFIGS / f"{name}.json") for name in names],
         meta_file=str(METADATA),
         logging_file=False,
         workflow_type=kind,
         bundle_root=str(BUNDLE),
-        output_dir=str(out),
+        output_dir=str(tmp_path / "out"),
         checkpoint=str(trained / "models" / "model.pt"),
         **inputs,
-        **settings,
     )
     workflow.initialize()
     try:
         assert workflow.check_properties() == []
+        assert workflow.parser.get_parsed_content("frame_size") == (
+            512 if "evaluate" not in names and kind == "train" else 24
+        )
     finally:
         workflow.finalize()
+    assert "multi_gpu_train" in names or sys.excepthook is hook  # a process group of torch has a hook of its own
 
 
 def test_network_takes_and_gives_what_the_metadata_says(tmp_path):
@@ -250,14 +309,10 @@ def test_the_three_commands_run_from_any_directory(cohort, datalist, tmp_path):
         "--config_file", train, "--datalist", str(datalist), "--max_epochs", "1", *SMALL, *common, cwd=elsewhere
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    settings = str(out / "models" / "settings.json")
-    done = run_bundle(
-        "--config_file", f"['{train}','{evaluate}','{settings}']", "--datalist", str(datalist), *common, cwd=elsewhere
-    )
+    assert "model and learning curves:" in done.stdout.splitlines()[-1]  # not dated and named, as MONAI's log
+    done = run_bundle("--config_file", f"['{train}','{evaluate}']", "--datalist", str(datalist), *common, cwd=elsewhere)
     assert done.returncode == 0, done.stdout + done.stderr
-    done = run_bundle(
-        "--config_file", f"['{inference}','{settings}']", "--dataset_dir", str(cohort), *common, cwd=elsewhere
-    )
+    done = run_bundle("--config_file", inference, "--dataset_dir", str(cohort), *common, cwd=elsewhere)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(read_csv(out / "inference" / "predictions.csv")) == 24
     assert list(elsewhere.iterdir()) == []
@@ -312,6 +367,78 @@ def test_another_2d_and_a_3d_network_swap_in_by_config(datalist, tmp_path):
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert (tmp_path / name / "models" / "model.pt").is_file()
+
+
+FRAME_ENCODER = {"_target_": "monai_chd.networks.cnn_lstm.FrameEncoder", "chunk_size": 0}
+FRAME_ENCODER["network"] = {"_target_": "monai_chd.networks.cnn_lstm.SmallCNN"}
+VOLUME_NETWORK = {"_target_": "monai_chd.networks.cnn_lstm.VolumeNetwork", "norm": "batch", "network": None}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"datalist": "/nowhere.json"}, "nowhere.json: no such datalist"),
+        ({"dataset_dir": "/nowhere"}, "scans of"),
+        ({"fold": 7}, "fold: expected one of"),
+        ({"max_epochs": 0}, "max_epochs: expected a whole number"),
+        ({"resume": True}, "nothing to resume from"),
+        ({"pooling": "median"}, "unknown pooling 'median'"),
+        ({"encoder": FRAME_ENCODER}, "expected a chunk_size of at least 1 frame"),
+        ({"network_def": VOLUME_NETWORK}, "unknown norm 'batch'"),
+        ({"window": [1, 0]}, "window: expected [lower, upper]"),
+        ({"cache": "disk"}, "cache: expected one of none"),
+        ({"cache": "memory", "hu_offset": 1e9}, ".nii.gz"),
+        ({"cache": "features"}, "frozen"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)
+def test_a_mistake_in_any_part_of_a_training_ends_a_program_of_monai_bundle(
+    datalist, cohort, tmp_path, monkeypatch, overrides, message
+):
+    monkeypatch.setattr(errors, "_is_bundle_program", lambda: True)
+    if "hu_offset" in overrides:  # a scan that cannot be read
+        shutil.copytree(cohort, tmp_path / "scans")
+        for path in (tmp_path / "scans").glob("*_image.nii.gz"):
+            path.write_bytes(path.read_bytes()[:200])
+        overrides = {"cache": "memory", "dataset_dir": str(tmp_path / "scans")}
+    common = {"datalist": str(datalist), "output_dir": str(tmp_path / "out"), "frame_size": 16, "sequence_length": 6}
+    with pytest.raises(SystemExit) as caught:
+        configured(["train"], {**common, **overrides}, ["begin", "train#trainer"])
+    assert message in str(caught.value.code) and str(caught.value.code).startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"dataset_dir": "/nowhere"}, "/nowhere: no such file or folder"),
+        ({"engine": "tpu"}, "engine: expected one of torch, openvino, got 'tpu'"),
+        ({"frame_size": 32}, "was trained with frame_size 24 (asked: 32)"),
+        ({"risk": 2}, "risk: expected a share"),
+        ({"checkpoint": "/nowhere/model.pt"}, "no trained model"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)
+def test_a_mistake_in_any_part_of_an_inference_ends_a_program_of_monai_bundle(
+    trained, cohort, monkeypatch, overrides, message
+):
+    monkeypatch.setattr(errors, "_is_bundle_program", lambda: True)
+    common = {"dataset_dir": str(cohort), "output_dir": str(trained)}
+    with pytest.raises(SystemExit) as caught:
+        configured(["inference"], {**common, **overrides}, ["begin", "evaluator"])
+    assert message in str(caught.value.code) and str(caught.value.code).startswith("error: ")
+
+
+def test_a_scan_that_a_training_cannot_read_is_told_in_lines_without_traceback(datalist, cohort, tmp_path):
+    scans = tmp_path / "scans"
+    shutil.copytree(cohort, scans)
+    for path in scans.glob("*_image.nii.gz"):
+        path.write_bytes(path.read_bytes()[:200])
+    words = ["--config_file", str(CONFIGS / "train.json"), "--bundle_root", str(BUNDLE), "--datalist", str(datalist)]
+    words += ["--dataset_dir", str(scans), "--output_dir", str(tmp_path / "out"), *SMALL]
+    done = run_bundle(*words, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    assert re.search(r"^error: .*_image\.nii\.gz: ", done.stderr, re.MULTILINE)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from tiny_cohort import write_cohort, write_scan
 
 from monai_chd import __version__, cli
 from monai_chd.cli import main
+from monai_chd.errors import UserError
 from monai_chd.workflow import run
 from monai_chd.workflow.run import bundle_folder
 
@@ -26,21 +28,19 @@ pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning"
 
 @pytest.fixture(autouse=True)
 def restored(monkeypatch):
-    """A run of the bundle sets the hook; nobody's environment should change what is printed."""
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    """Nobody's environment should change what is printed."""
     monkeypatch.delenv("MONAI_CHD_TRACEBACK", raising=False)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A cohort of 12 patients, prepared (two folds, 3 for the test) and trained for one epoch."""
-    folder, hook = tmp_path_factory.mktemp("cli"), sys.excepthook
+    folder = tmp_path_factory.mktemp("cli")
     cohort, work, out = (str(folder / name) for name in ("cohort", "work", "out"))
     write_cohort(folder / "cohort", 12)
     assert main(["prepare", cohort, "--out", work, "--folds", "2", "--test-fraction", "0.25"]) == 0
     # keys before, between and after the command's own arguments
     assert main(["train", *TINY[:2], f"{work}/datalist.json", *TINY[2:], "--out", out, "--max_epochs=1"]) == 0
-    sys.excepthook = hook
     return folder
 
 
@@ -132,22 +132,6 @@ def test_the_traceback_can_be_asked_for(monkeypatch, tmp_path):
 # config keys
 
 
-@pytest.mark.parametrize(
-    ("words", "overrides"),
-    [
-        ([], {}),
-        (["--a", "5", "--b", "0.5", "--c", "text", "--d", "/a/b"], {"a": 5, "b": 0.5, "c": "text", "d": "/a/b"}),
-        (["--a=1=2", "--b="], {"a": "1=2", "b": ""}),
-        (["--a", "true", "--b", "False", "--c", "None", "--d", "null"], {"a": True, "b": False, "c": None, "d": None}),
-        (["--a", "-1024", "--b", "[-200, 900]"], {"a": -1024, "b": [-200, 900]}),
-        (["--a#b#c", "3", "--x::y", '{"a": "b"}'], {"a#b#c": 3, "x::y": {"a": "b"}}),
-        (["--patient", "007"], {"patient": "007"}),
-    ],
-)  # fmt: skip
-def test_values_are_read_as_json_where_they_are_json(words, overrides):
-    assert cli._overrides(words) == overrides
-
-
 @pytest.mark.parametrize("position", ["before", "after", "between"])
 def test_keys_may_stand_anywhere_between_the_commands_own_words(position, monkeypatch, tmp_path):
     given = {}
@@ -182,29 +166,104 @@ def test_a_cross_validation_tells_its_own_options_from_keys_of_the_config(monkey
     assert (given["folds"], given["repeats"], given["seed"], given["settings"]) == (5, 5, 42, {})
 
 
-def test_evaluation_and_prediction_take_the_settings_beside_the_weights(monkeypatch, tmp_path, folder):
+def test_commands_name_a_config_and_leave_the_settings_of_the_weights_to_it(monkeypatch, tmp_path, folder):
     seen = []
-    monkeypatch.setattr(run, "run_bundle", lambda configs, **keys: seen.append(list(configs)))
-    own, named = folder / "out" / "models" / "settings.json", tmp_path / "settings.json"
-    out = str(folder / "out")
-    assert main(["evaluate", "d", "--out", out]) == main(["predict", "s", "--out", out]) == 0
-    assert main(["predict", "s", "--out", out, "--checkpoint", str(tmp_path / "m.pt")]) == 0
-    named.write_text("{}")
-    assert main(["predict", "s", "--out", out, "--checkpoint", str(tmp_path / "m.pt")]) == 0
-    assert seen == [["train", "evaluate", own], ["inference", own], ["inference"], ["inference", named]]
+    monkeypatch.setattr(run, "run_bundle", lambda configs, **keys: seen.append((configs, keys)))
+    out, other = str(folder / "out"), str(tmp_path / "m.pt")
+    assert main(["evaluate", "d", "--out", out]) == main(["predict", "s", "--out", out, "--checkpoint", other]) == 0
+    datalist, scans = str(Path("d").resolve()), str(Path("s").resolve())
+    assert seen == [
+        (["train", "evaluate"], {"datalist": datalist, "output_dir": out}),
+        (["inference"], {"dataset_dir": scans, "output_dir": out, "checkpoint": other}),
+    ]
 
 
-def test_a_model_that_the_bundle_ships_brings_its_settings(monkeypatch, tmp_path):
+def test_who_resumes_means_the_same_network_and_frames_unless_another_is_asked_for(monkeypatch, folder):
+    given = {}
+    monkeypatch.setattr(run, "run_bundle", lambda configs, **keys: given.update(keys))
+    words = ["train", "d", "--out", str(folder / "out"), "--resume", "true", "--max_epochs", "9", "--pooling", "max"]
+    assert main(words) == 0
+    assert (given["frame_size"], given["hidden_size"], given["pooling"], given["max_epochs"]) == (16, 8, "max", 9)
+    assert "learning_rate" not in given and "coverage" not in given
+
+
+def test_a_model_that_the_bundle_ships_brings_its_settings(monkeypatch, tmp_path, folder):
     bundle = tmp_path / "bundle"
     shutil.copytree(bundle_folder() / "configs", bundle / "configs")
-    (bundle / "models").mkdir()
-    for name in ("model.pt", "settings.json"):
-        (bundle / "models" / name).touch()
+    shutil.copytree(folder / "out" / "models", bundle / "models")
     monkeypatch.setattr(run, "bundle_folder", lambda: bundle)
-    seen = []
-    monkeypatch.setattr(run, "run_bundle", lambda configs, **keys: seen.append(list(configs)))
-    assert main(["predict", "s", "--out", str(tmp_path / "new")]) == 0
-    assert seen == [["inference", bundle / "models" / "settings.json"]]
+    write_scan(tmp_path / "scans" / "one.nii.gz", 1)
+    assert main(["predict", str(tmp_path / "scans"), "--out", str(tmp_path / "new")]) == 0
+    assert len(rows(tmp_path / "new" / "inference" / "predictions.csv")) == 1
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "train"])
+def test_settings_that_came_with_weights_are_never_run(folder, tmp_path, capsys, command):
+    out, ran = tmp_path / "out", tmp_path / "ran"
+    shutil.copytree(folder / "out", out)
+    settings = {"frame_size": 16, "sequence_length": 8, "hidden_size": 8, "encoder": f"$open({str(ran)!r}, 'w')"}
+    (out / "models" / "settings.json").write_text(json.dumps(settings))
+    source = folder / "cohort" if command == "predict" else folder / "work" / "datalist.json"
+    more = ["--resume", "true"] if command == "train" else []
+    assert main([command, str(source), "--out", str(out), *more]) == 1
+    assert "models/settings.json: encoder: text that a config would run or look up" in one_error(capsys)
+    assert not ran.exists()
+
+
+# surroundings
+
+
+def test_what_the_package_logs_is_printed_as_it_is_while_a_command_runs(monkeypatch, capsys):
+    log = logging.getLogger("monai_chd.workflow.export")
+
+    def export(*args):
+        log.info("written: model.onnx")
+        log.debug("not said")
+        raise UserError("no scan")
+
+    monkeypatch.setattr("monai_chd.workflow.export.export", export)
+    own = logging.getLogger("monai_chd")
+    before = own.handlers[:], own.level, own.propagate
+    assert main(["export", "o", "--scans", "s"]) == 1
+    assert capsys.readouterr() == ("written: model.onnx\n", "error: no scan\n")
+    assert (own.handlers, own.level, own.propagate) == before
+
+
+LARGE_PAGES = """
+import monai_chd.cli as cli, os, sys
+assert "torch" not in sys.modules
+
+def frames(options):
+    import torch
+    values = torch.zeros(1, 200, 224, 224, dtype=torch.uint8).float()
+    found = [int(line.split()[1]) for line in open("/proc/self/smaps") if line.startswith("AnonHugePages:")]
+    print(os.environ["OMP_WAIT_POLICY"], os.environ["THP_MEM_ALLOC_ENABLE"], sum(found) >= 30_000)
+
+cli.COMMANDS["audit"] = frames
+cli.main(["audit", "datalist.json"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "passive 1 True"), ({"THP_MEM_ALLOC_ENABLE": "0", "OMP_WAIT_POLICY": "active"}, "active 0 False")],
+)
+def test_a_command_tells_torch_to_wait_and_to_take_large_pages_unless_told_otherwise(given, expected):
+    switch = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not switch.is_file() or "[madvise]" not in switch.read_text():
+        pytest.skip("this system gives large pages to all or to nobody")
+    environment = {key: value for key, value in os.environ.items() if key not in cli.ENVIRONMENT}
+    done = subprocess.run(
+        [sys.executable, "-c", LARGE_PAGES], env=environment | given, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == expected
+
+
+def test_the_package_changes_no_environment():
+    code = (
+        "import os; before = dict(os.environ); import monai_chd, monai_chd.workflow; assert dict(os.environ) == before"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
 
 
 # mistakes

@@ -1,14 +1,15 @@
+import json
 import os
 import pickle
 import subprocess
 import sys
-import textwrap
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
 from monai.transforms import Compose
 
-from monai_chd.errors import TRACEBACK_VARIABLE, UserError, UserFileError, short_errors, user_error
+from monai_chd.errors import TRACEBACK_VARIABLE, UserError, UserFileError, bare_mistakes, user_error
 from monai_chd.files import writable_folder
 from monai_chd.nifti import read_volume
 from monai_chd.transforms import LoadVolumed, WindowHU
@@ -103,63 +104,84 @@ def test_a_mistake_can_be_caught_as_what_it_is_and_comes_whole_out_of_another_pr
         assert all(isinstance(error, base) for base in bases)
 
 
-SCRIPT = """
-from monai_chd.errors import short_errors
-short_errors()
-"""
+# where a mistake comes out
 
 
-@pytest.mark.parametrize(("shown", "variable"), [(True, ""), (False, "1")])
-def test_hook_shows_mistakes_short_unless_the_variable_is_set(monkeypatch, capsys, shown, variable):
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # to be put back
-    monkeypatch.setenv(TRACEBACK_VARIABLE, variable)
-    short_errors()
-    for action in (no_scan, {}.popitem):
-        error = raised(action)
-        sys.excepthook(type(error), error, error.__traceback__)
-        short = shown and action is no_scan
-        assert capsys.readouterr().err.startswith("error: /nowhere" if short else "Traceback (most recent call last)")
+@pytest.fixture
+def bundle_program(monkeypatch):
+    """This program as `python -m monai.bundle` would be."""
+    monkeypatch.delenv(TRACEBACK_VARIABLE, raising=False)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", ModuleSpec("monai.bundle.__main__", None))
 
 
-MISTAKE = """
-from monai_chd.files import writable_folder
-try:
-    writable_folder("/dev/null/x")
-except ValueError as error:
-    raise RuntimeError("applying transform") from error
-"""
+@bare_mistakes()
+def reads_no_scan(levels=3):
+    """Reads a scan that is not there."""
+    raise wrapped(raised(no_scan), levels)
 
 
-def run(code, **environment):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+def test_a_mistake_comes_out_bare_and_what_is_decorated_stays_what_it_was(monkeypatch):
+    monkeypatch.delenv(TRACEBACK_VARIABLE, raising=False)
+    error = raised(reads_no_scan)
+    assert type(error) is UserFileError and str(error) == "/nowhere/scan.nii.gz: no such file"
+    assert error.__cause__ is None and error.__suppress_context__
+    assert (reads_no_scan.__name__, reads_no_scan.__doc__) == ("reads_no_scan", "Reads a scan that is not there.")
+
+
+def test_a_mistake_that_nothing_is_around_keeps_what_it_came_from(tmp_path):
+    (tmp_path / "file").touch()
+
+    @bare_mistakes()
+    def write():
+        writable_folder(tmp_path / "file" / "x")
+
+    assert isinstance(raised(write).__cause__, OSError)
+
+
+@pytest.mark.usefixtures("bundle_program")
+def test_a_mistake_ends_a_program_of_monai_bundle_with_its_line(monkeypatch):
+    for levels in (0, 3):
+        error = raised(lambda levels=levels: reads_no_scan(levels))
+        assert type(error) is SystemExit and error.code.splitlines() == [
+            "error: /nowhere/scan.nii.gz: no such file",
+            "(set MONAI_CHD_TRACEBACK=1 to see where it was found)",
+        ]
+    monkeypatch.setenv(TRACEBACK_VARIABLE, "1")
+    assert type(raised(reads_no_scan)) is RuntimeError
+
+
+@pytest.mark.usefixtures("bundle_program")
+def test_a_fault_of_the_program_and_an_end_that_was_asked_for_go_through():
+    for kind in (KeyError, ValueError, KeyboardInterrupt, SystemExit):
+        error = kind("x")
+        with pytest.raises(kind) as caught, bare_mistakes():
+            raise error
+        assert caught.value is error
+
+
+def run(tmp_path, **environment):
+    """What `python -m monai.bundle run` prints of a config with one mistake in it."""
+    config = {"data": {"_target_": "monai_chd.cohort.datalist.find_inputs", "source": "/nowhere"}, "run": ["$@data"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)],
+        [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", str(tmp_path / "config.json")],
         capture_output=True,
         text=True,
-        env={name: value for name, value in environment.items() if value is not None},
+        env={**os.environ, "PYTHONPATH": str(ROOT), TRACEBACK_VARIABLE: "", **environment},
     )
-    assert done.returncode == 1 and done.stdout == ""
+    assert done.returncode == 1
     return done.stderr
 
 
-def test_mistake_prints_as_one_line_and_how_to_see_more():
-    lines = run(SCRIPT + MISTAKE, **{TRACEBACK_VARIABLE: None}).splitlines()
-    assert lines == [
-        "error: /dev/null/x: cannot write there (Not a directory); choose another output folder",
+def test_monai_bundle_prints_one_line_and_how_to_see_more(tmp_path):
+    lines = [line for line in run(tmp_path).splitlines() if " - INFO - " not in line and " - WARNING - " not in line]
+    assert [line for line in lines if line.strip()] == [
+        "error: /nowhere: no such file or folder; name a NIfTI file or a folder of them",
         "(set MONAI_CHD_TRACEBACK=1 to see where it was found)",
     ]
 
 
-def test_variable_brings_the_full_traceback():
-    printed = run(SCRIPT + MISTAKE, **{TRACEBACK_VARIABLE: "1"})
-    assert printed.count("Traceback (most recent call last)") >= 2 and "files.py" in printed
-    assert "\nerror:" not in printed and printed.endswith("RuntimeError: applying transform\n")
-
-
-def test_fault_of_the_program_prints_in_full():
-    printed = run(SCRIPT + "{}['key']", **{TRACEBACK_VARIABLE: None})
-    assert printed.startswith("Traceback") and printed.endswith("KeyError: 'key'\n")
-
-
-def test_without_short_errors_nothing_changes():
-    assert run(MISTAKE, **{TRACEBACK_VARIABLE: None}).startswith("Traceback")
+def test_the_variable_brings_the_full_traceback(tmp_path):
+    printed = run(tmp_path, **{TRACEBACK_VARIABLE: "1"})
+    assert printed.count("Traceback (most recent call last)") >= 2 and "datalist.py" in printed
+    assert "\nerror:" not in printed

@@ -27,7 +27,7 @@ from monai_chd.cohort.inspection import add_confounders, inspect_scans
 from monai_chd.cohort.joining import JoinedCohort, LabelledScan, find_scans, find_scans_by, join, nifti_files
 from monai_chd.cohort.layouts import Layout, load_layout
 from monai_chd.cohort.splits import check_choices, draw_split
-from monai_chd.errors import UserError, UserFileError
+from monai_chd.errors import UserError, UserFileError, bare_mistakes
 from monai_chd.files import replacing, writable_folder
 from monai_chd.labels import CLASSES
 from monai_chd.wording import some_of
@@ -40,6 +40,7 @@ DESCRIPTIVE = ("confounders", "notes", "rule", "normal")
 """Keys that describe and do not define the split: the same split may be written again with others."""
 
 
+@bare_mistakes()
 def find_inputs(source: str | Path) -> list[dict[str, str]]:
     """Cases for inference out of one file or a folder, no labels needed.
 
@@ -328,12 +329,14 @@ def _check_record(path: Path, part: str, record: Any) -> None:
         raise UserError(f"{path}: {record['image']}: fold {record['fold']!r}; expected a whole number from 0")
 
 
+@bare_mistakes()
 def dataset_dir(datalist: str | Path) -> str:
     """Folder that image paths are relative to: the datalist's `root`, itself relative to the file."""
     path = Path(datalist).resolve()
     return str((path.parent / read_datalist(path)["root"]).resolve())
 
 
+@bare_mistakes()
 def load_cases(datalist: str | Path, dataset_dir: str | Path, fold: int = 0) -> dict[str, list[dict[str, Any]]]:
     """Cases of one fold's training and validation and of the test part, with absolute image paths.
 
@@ -375,6 +378,7 @@ def load_cases(datalist: str | Path, dataset_dir: str | Path, fold: int = 0) -> 
     return parts
 
 
+@bare_mistakes()
 def class_weights(cases: Sequence[dict[str, Any]]) -> torch.Tensor:
     """Weights of the classes, inverse to their counts ("balanced" of scikit-learn), shape (K,), order of `labels.CLASSES`.
 

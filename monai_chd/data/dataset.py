@@ -6,9 +6,8 @@ What a case goes through is the transform's part; how they are kept on disk is t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from monai_chd.data.feature_cache import FeatureFiles
 from monai_chd.data.frame_cache import GIB, FrameFiles
 from monai_chd.data.jpg_cache import JPGFrames
 from monai_chd.data.scan_files import with_image
-from monai_chd.errors import UserError, user_error
+from monai_chd.errors import UserError, bare_mistakes, user_error
 from monai_chd.transforms import LoadFramesd, PadFramesd, ResizeFramesd
 
 CACHES = ("none", "memory", "frames", "jpg", "features")
@@ -45,18 +44,6 @@ def loader_workers(num_workers: int, cache: str) -> int:
     return num_workers if cache in ("none", "jpg") else 0
 
 
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Raise the user's mistake itself, not MONAI's RuntimeErrors around it."""
-    try:
-        yield
-    except Exception as error:
-        mistake = user_error(error)
-        if mistake is None:
-            raise
-        raise mistake from None
-
-
 class FrameDataset(Dataset):
     """MONAI dataset of padded frame sequences.
 
@@ -78,6 +65,7 @@ class FrameDataset(Dataset):
             be read.
     """
 
+    @bare_mistakes()
     def __init__(
         self,
         data: Sequence[dict[str, Any]],
@@ -101,12 +89,10 @@ class FrameDataset(Dataset):
         self._files: FrameFiles | JPGFrames | FeatureFiles | None = None
         if cache == "memory":
             # nothing after the cache changes frames in place, so they are handed out without a copy
-            with _plain_errors():
-                self._memory = CacheDataset(data, transform, copy_cache=False, num_workers=1)
+            self._memory = CacheDataset(data, transform, copy_cache=False, num_workers=1)
         elif cache == "features":
             self._files, self._rest = FeatureFiles(str(cache_dir), transform, encoder), Compose([])
-            with _plain_errors():  # at once: a worker process could not use the encoder's GPU
-                self._files.fill(data)
+            self._files.fill(data)  # at once: a worker process could not use the encoder's GPU
         elif cache != "none":
             split = frames_step(transform)
             frames, self._rest = Compose(transform.transforms[:split]), Compose(transform.transforms[split:])
@@ -123,7 +109,7 @@ class FrameDataset(Dataset):
             raise UserError("fill: only the caches 'frames', 'jpg' and 'features' are kept on disk")
         if isinstance(self._files, FeatureFiles):
             return  # done already
-        with ThreadPoolExecutor(os.cpu_count()) as pool, _plain_errors():
+        with ThreadPoolExecutor(os.cpu_count()) as pool, bare_mistakes():
             work = pool.map(self._keep, self.data)
             try:
                 for _ in tqdm(work, desc="writing frames", unit="scan", total=len(self.data)):

@@ -5,9 +5,11 @@ from monai_chd.handlers.checkpoints import Checkpoints
 from monai_chd.handlers.cost_estimate import CostEstimate
 from monai_chd.handlers.head_threads import HeadThreads
 from monai_chd.handlers.learning_curves import LearningCurves, probability_loss
+from monai_chd.handlers.mistakes import BareMistakes
 from monai_chd.handlers.predictions import Predictions
 
 __all__ = [
+    "BareMistakes",
     "Calibrator",
     "Checkpoints",
     "CostEstimate",

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from ignite.engine import Engine, Events
 
+from monai_chd.errors import bare_mistakes
+
 
 class HeadThreads:
     """Let a training of the head alone run in one thread, and give the threads back when it ends.
@@ -41,4 +43,5 @@ class HeadThreads:
 
     def _fail(self, error: Exception) -> None:
         self._restore()
-        raise error  # an engine swallows what its handlers do not raise again
+        with bare_mistakes():
+            raise error  # an engine swallows what its handlers do not raise again

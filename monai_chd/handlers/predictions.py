@@ -15,7 +15,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 from numpy.typing import NDArray
 
-from monai_chd.errors import UserError
+from monai_chd.errors import UserError, bare_mistakes
 from monai_chd.files import writable_folder
 from monai_chd.metrics.calibration import Calibration, calibration_line, read_calibration, scale
 from monai_chd.metrics.estimates import evaluate
@@ -168,6 +168,7 @@ class Predictions:
             told["before"] = {name: raw[name] for name in ("log_loss", "brier", "ece")}
         return {**told, "validation_cases": len(used.confidence)}
 
+    @bare_mistakes()
     def check(self) -> None:
         """Fail when a file could not be read, after all others have been predicted.
 

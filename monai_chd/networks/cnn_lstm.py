@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.jit import is_scripting  # type: ignore[attr-defined]  # public, but not in torch's __all__
 
-from monai_chd.errors import UserError
+from monai_chd.errors import UserError, bare_mistakes
 from monai_chd.labels import CLASSES
 from monai_chd.networks.encoders import freeze_batch_norm, is_frozen, make_encoder, to_unit_range, with_norm
 from monai_chd.networks.sequences import (
@@ -52,6 +52,7 @@ class CNNLSTM(nn.Module):
             dropout with only one.
     """
 
+    @bare_mistakes()
     def __init__(
         self,
         encoder: str | nn.Module = "small_cnn",
@@ -144,6 +145,7 @@ class VolumeNetwork(nn.Module):
         UserError: an unknown norm.
     """
 
+    @bare_mistakes()
     def __init__(self, network: nn.Module, *, norm: str = "group") -> None:
         super().__init__()
         self.network = with_norm(network, norm)

@@ -17,7 +17,7 @@ from torch.jit import is_scripting  # type: ignore[attr-defined]  # public, but 
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from monai_chd.errors import UserError
+from monai_chd.errors import UserError, bare_mistakes
 from monai_chd.networks.efficientnet import EfficientNetLite0
 from monai_chd.networks.sequences import frame_mask, is_recording
 
@@ -66,6 +66,7 @@ class FrameEncoder(nn.Module):
     map_size: float
     trainable: bool
 
+    @bare_mistakes()
     def __init__(
         self,
         network: nn.Module,
@@ -294,6 +295,7 @@ def _sizes(network: nn.Module, in_channels: int) -> tuple[int, float]:
     return features.shape[1], largest / _PROBE**2
 
 
+@bare_mistakes()
 def make_encoder(encoder: str | nn.Module, precision: str = "float32") -> nn.Module:
     """An encoder by its name, or the one given, set to work in a precision.
 

@@ -17,7 +17,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Orientation, Transform
 from numpy.typing import NDArray
 
-from monai_chd.errors import UserError
+from monai_chd.errors import UserError, bare_mistakes
 from monai_chd.hu_offset import IntensityRange
 from monai_chd.nifti import READERS, bad_voxels, refuse_bad_voxels
 from monai_chd.transforms.intensity import WINDOW, QuantizeFrames, WindowHU
@@ -233,6 +233,7 @@ class LoadFramesd(MapTransform):
         allow_missing_keys: leave a case without one of `keys` as it is.
     """
 
+    @bare_mistakes()
     def __init__(
         self,
         keys: KeysCollection,

@@ -5,6 +5,7 @@ How a network is trained or what it predicts from is not decided here. OpenVINO 
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,18 +16,18 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from ignite.engine import Engine, Events
-from monai.bundle import ConfigParser
 from monai.networks.utils import convert_to_onnx
 from monai.utils import optional_import
 from torch import Tensor, nn
 
 from monai_chd.data.feature_cache import encoder_key
-from monai_chd.errors import UserError, UserFileError, user_error
+from monai_chd.errors import UserError, UserFileError, bare_mistakes
 from monai_chd.files import replacing
 from monai_chd.networks.cnn_lstm import CNNLSTM
 from monai_chd.networks.encoders import FrameEncoder, feature_vectors
-from monai_chd.workflow.run import bundle_folder, settings_file
-from monai_chd.workflow.settings import check_checkpoint, check_values
+from monai_chd.workflow.run import configured
+
+logger = logging.getLogger(__name__)
 
 ENGINES = ("torch", "openvino")
 MODEL_ONNX = "model.onnx"
@@ -36,7 +37,7 @@ _EXAMPLE_FRAMES = 3
 """Frames of the tensor that an export is traced with; the graph takes any number."""
 
 
-class Comparison(NamedTuple):
+class EngineAgreement(NamedTuple):
     """How far ONNX and OpenVINO are from torch, over a number of scans."""
 
     scans: int
@@ -133,6 +134,7 @@ class InferenceEngine:
         UserError: an unknown engine; when the evaluator starts, see `CompiledEncoder`.
     """
 
+    @bare_mistakes()
     def __init__(self, engine: str, network: nn.Module, checkpoint: str | Path, frame_size: int) -> None:
         if engine not in ENGINES:
             raise UserError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
@@ -147,7 +149,7 @@ class InferenceEngine:
         encoder = frame_encoder(self.network)
         compiled = CompiledEncoder(self.checkpoint.with_name(ENCODER_ONNX), encoder, self.frame_size)
         encoder.network = compiled
-        print(f"engine: OpenVINO in {compiled.precision}")
+        logger.info(f"engine: OpenVINO in {compiled.precision}")
 
 
 def frame_encoder(network: nn.Module) -> FrameEncoder:
@@ -239,7 +241,9 @@ def _in_place(encoder: FrameEncoder, network: nn.Module) -> Iterator[None]:
         encoder.network = own
 
 
-def compare(network: nn.Module, items: Iterable[Mapping[str, Any]], folder: str | Path, frame_size: int) -> Comparison:
+def engine_agreement(
+    network: nn.Module, items: Iterable[Mapping[str, Any]], folder: str | Path, frame_size: int
+) -> EngineAgreement:
     """Probabilities of torch, of `model.onnx` in OpenVINO's float32, and of the engine, on the same frames.
 
     Args:
@@ -254,11 +258,8 @@ def compare(network: nn.Module, items: Iterable[Mapping[str, Any]], folder: str 
     """
     encoder = frame_encoder(network)
     compiled = CompiledEncoder(Path(folder, ENCODER_ONNX), encoder, frame_size)
-    whole = (
-        _package("openvino")
-        .Core()
-        .compile_model(str(Path(folder, MODEL_ONNX)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    )
+    core = _package("openvino").Core()
+    whole = core.compile_model(str(Path(folder, MODEL_ONNX)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
     seconds: list[tuple[float, float]] = []
     for item in items:
@@ -275,7 +276,7 @@ def compare(network: nn.Module, items: Iterable[Mapping[str, Any]], folder: str 
     if not rows:
         raise UserError("no scan that can be read, to compare on")
     own, onnx, fast = (torch.cat(column) for column in zip(*rows, strict=True))
-    return Comparison(
+    return EngineAgreement(
         scans=len(rows),
         precision=compiled.precision,
         onnx_difference=float((onnx - own).abs().max()),
@@ -294,7 +295,7 @@ def _timed(network: nn.Module, frames: Tensor) -> tuple[Tensor, float]:
     return probabilities, time.perf_counter() - start
 
 
-def export(out: str, scans: str, overrides: Mapping[str, Any]) -> Comparison:
+def export(out: str, scans: str, overrides: Mapping[str, Any]) -> EngineAgreement:
     """Export the model trained into `out` beside its weights, and compare on scans what comes out.
 
     Args:
@@ -306,21 +307,13 @@ def export(out: str, scans: str, overrides: Mapping[str, Any]) -> Comparison:
         UserFileError: no model or no scan.
         UserError: settings other than the model's, a network of another kind, or a missing package.
     """
-    parser = ConfigParser()
-    parser.read_config([bundle_folder() / "configs" / "inference.json", *settings_file(out, overrides)])
-    root = str(bundle_folder())
-    parser.update({"bundle_root": root, "output_dir": out, "dataset_dir": scans, **overrides})
-    parser.update({"device": "$torch.device('cpu')"})
-    try:
-        settings, checkpoint = (parser.get_parsed_content(key) for key in ("settings", "checkpoint"))
-        check_values(settings)
-        check_checkpoint(checkpoint, settings)
-        network, dataset = (parser.get_parsed_content(key) for key in ("network", "dataset"))
-    except Exception as error:
-        raise user_error(error) or error from None
+    keys = {"output_dir": out, "dataset_dir": scans, **overrides, "device": "$torch.device('cpu')"}
+    parts = ("begin", "checkpoint", "frame_size", "network", "dataset")
+    with bare_mistakes():
+        _, checkpoint, frame_size, network, dataset = configured(["inference"], keys, parts)
     network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
     network.eval()
     folder = Path(checkpoint).parent
-    for path in export_onnx(network, folder, settings["frame_size"]):
-        print(f"written: {path}")
-    return compare(network, (dataset[index] for index in range(len(dataset))), folder, settings["frame_size"])
+    for path in export_onnx(network, folder, frame_size):
+        logger.info(f"written: {path}")
+    return engine_agreement(network, (dataset[index] for index in range(len(dataset))), folder, frame_size)

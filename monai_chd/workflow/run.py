@@ -12,7 +12,6 @@ import json
 import logging
 import re
 import sys
-import sysconfig
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,41 +19,37 @@ from typing import Any
 
 from monai_chd.errors import UserError, UserFileError
 from monai_chd.files import writable_folder
-from monai_chd.workflow.settings import SETTINGS, find_checkpoint
 
 
 def bundle_folder() -> Path:
-    """The MONAI bundle: beside the package in a checkout, below the prefix's `share/` when installed.
+    """The MONAI bundle: in the package when that is installed, beside it in a checkout.
 
     Raises:
         UserFileError: neither is there.
     """
-    places = [
-        Path(__file__).resolve().parents[2] / "bundle",
-        Path(sysconfig.get_path("data")) / "share" / "monai_chd" / "bundle",
-    ]
+    package = Path(__file__).resolve().parents[1]
+    places = [package / "bundle", package.parent / "bundle"]
     for place in places:
         if (place / "configs" / "train.json").is_file():
             return place
     raise UserFileError(f"the bundle's configs are not at {' or '.join(map(str, places))}; install monai_chd again")
 
 
-def run_bundle(configs: Sequence[str | Path], **overrides: Any) -> None:
+def run_bundle(configs: Sequence[str], **overrides: Any) -> None:
     """Run the bundle as `python -m monai.bundle run` does.
 
     Args:
-        configs: names of configs of the bundle ("train") or paths of files that override them.
+        configs: names of configs of the bundle ("train"), each overriding those before.
         overrides: top-level config keys.
     """
     from monai.bundle import run
 
     folder = bundle_folder()
-    files = [str(folder / "configs" / f"{c}.json") if isinstance(c, str) else str(c) for c in configs]
     with warnings.catch_warnings():
         # MONAI warns that a config can run code; these are the package's own
         warnings.filterwarnings("ignore", message="parsing config_file", category=UserWarning)
         run(
-            config_file=files,
+            config_file=[str(folder / "configs" / f"{name}.json") for name in configs],
             bundle_root=str(folder),
             meta_file=str(folder / "configs" / "metadata.json"),
             logging_file=str(folder / "configs" / "logging.conf"),
@@ -94,15 +89,9 @@ def _screen_handlers() -> list[Any]:
     return [handler for handler in dict.fromkeys(handlers) if type(handler) is logging.StreamHandler]
 
 
-def settings_file(out: str, overrides: Mapping[str, Any]) -> list[Path]:
-    """The settings that the model in `out`, or the one the bundle ships, was trained with, unless weights are named."""
-    path = Path(overrides.get("checkpoint") or find_checkpoint(out, bundle_folder())).with_name(SETTINGS)
-    return [path.resolve()] if path.is_file() else []
-
-
 def config_content(name: str) -> dict[str, Any]:
     """A config of the bundle as its file has it."""
-    return json.loads((bundle_folder() / "configs" / f"{name}.json").read_text())  # type: ignore[no-any-return]
+    return json.loads((bundle_folder() / "configs" / f"{name}.json").read_text("utf-8"))  # type: ignore[no-any-return]
 
 
 def configured(configs: Sequence[str], overrides: Mapping[str, Any], names: Sequence[str]) -> list[Any]:

@@ -1,28 +1,44 @@
-"""What a model was trained with and on, kept beside its weights, so that it cannot be used with other settings or tested on its
-own training patients by mistake."""
+"""The files beside a model's weights: what it was trained with (`settings.json`) and on (`trained_on.json`).
+
+They are read as data, never as a config, which could run code. Which run is refused for what they say is `begin`'s.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_chd.cohort.identity import patient_key
-from monai_chd.errors import UserError, UserFileError
-from monai_chd.files import replacing, writable_folder
-from monai_chd.metrics.calibration import read_calibration, read_target
+from monai_chd.errors import UserError, UserFileError, bare_mistakes
+from monai_chd.files import replacing
+from monai_chd.workflow.run import config_content
 
 MODEL = "model.pt"
 LAST = "last.pt"
 SETTINGS = "settings.json"
 TRAINED_ON = "trained_on.json"
 
+MODEL_KEYS = (
+    "frame_size",
+    "sequence_length",
+    "sampling",
+    "window",
+    "encoder",
+    "encoder_precision",
+    "projection",
+    "hidden_size",
+    "num_layers",
+    "bidirectional",
+    "pooling",
+)
+"""Config keys of the network and its frames: with another value of one, weights are of no use, or worse, give other numbers."""
+
 BUILT = "_built_in_config"
-COUNTS = ("max_epochs", "batch_size", "val_interval", "early_stop_patience", "projection", "hidden_size", "num_layers")
-OPTIONAL = ("projection",)
-RATES = ("learning_rate", "lr_decay")
-SWITCHES = ("bidirectional", "resume", "amp")
+"""What the key of an object is noted with: it stands for the object's class, and no config takes it for a value."""
+
+CONFIG_MARKS = ("$", "@", "%")
+"""What text begins with that a config would run or look up."""
 
 
 def find_checkpoint(output_dir: str | Path, bundle_root: str | Path) -> str:
@@ -38,7 +54,7 @@ def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _noted(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as noted beside weights: an object goes under a key of its own, which no config takes for a value."""
+    """Settings as noted beside weights."""
     return {key + BUILT if isinstance(value, dict) else key: value for key, value in plain(settings).items()}
 
 
@@ -48,155 +64,105 @@ def _other(key: str) -> str:
 
 
 def write_settings(folder: str | Path, settings: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> None:
-    """Write `settings.json` (a config that can follow another in `--config_file`) and `trained_on.json` beside the weights.
+    """Write `settings.json` and `trained_on.json` beside the weights.
 
     Args:
         folder: the folder of the weights.
-        settings: config keys and values that the network and its input depend on.
+        settings: config keys and values that decide the model.
         cases: all cases that the training saw, those it was validated on included, since they chose the model.
     """
     with replacing(Path(folder, SETTINGS)) as temporary:
         temporary.write_text(json.dumps(_noted(settings), indent=2) + "\n")
     with replacing(Path(folder, TRAINED_ON)) as temporary:
-        temporary.write_text(json.dumps(_seen(cases), indent=2) + "\n")
+        temporary.write_text(json.dumps(seen(cases), indent=2) + "\n")
 
 
-def _seen(cases: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+def seen(cases: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Patients and scans, as `trained_on.json` holds them."""
     return {key: sorted({str(case[key]) for case in cases if case.get(key)}) for key in ("patient", "sha256")}
 
 
+def read_settings(checkpoint: str | Path) -> dict[str, Any]:
+    """The settings noted beside weights, checked to be plain data; empty when none are noted.
+
+    Raises:
+        UserError: not an object of keys that `train.json` notes, each with a plain value; names file and key.
+    """
+    path = Path(checkpoint).with_name(SETTINGS)
+    if not path.is_file():
+        return {}
+    mend = "train the model again, or take its file from where it was trained"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); {mend}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected an object of settings, got {type(content).__name__}; {mend}")
+    known = config_content("train")["settings"]
+    for key, value in content.items():
+        if fault := _fault(key, value, known):
+            raise UserError(f"{path}: {key}: {fault}; {mend}")
+    return content
+
+
+def _fault(key: str, value: Any, known: Collection[str]) -> str:
+    """What is wrong with one noted setting; empty when nothing is."""
+    if key.removesuffix(BUILT) not in known:
+        return f"no setting of a model; known: {', '.join(known)}"
+    if key.endswith(BUILT):
+        if not isinstance(value, dict) or list(value) != ["class"] or not isinstance(value["class"], str):
+            return f'expected {{"class": name}}, got {value!r}'
+        value = value["class"]
+    if isinstance(value, str):
+        return f"text that a config would run or look up, {value!r}" if value.startswith(CONFIG_MARKS) else ""
+    numbers = value if isinstance(value, list) else [value]
+    if value is None or all(isinstance(number, (int, float)) for number in numbers):
+        return ""
+    return f"expected text, a number, true, false, null or a list of numbers, got {value!r}"
+
+
+def model_settings(checkpoint: str | Path) -> dict[str, Any]:
+    """Those of `MODEL_KEYS` that are noted beside weights.
+
+    Raises:
+        UserError: see `read_settings`.
+    """
+    return {key: value for key, value in read_settings(checkpoint).items() if key in MODEL_KEYS}
+
+
+@bare_mistakes()
+def trained_with(checkpoint: str | Path) -> dict[str, Any]:
+    """The values of `MODEL_KEYS` that a model was trained with, the defaults of training where none are noted.
+
+    Raises:
+        UserError: see `read_settings`.
+    """
+    defaults = config_content("train")
+    return {key: defaults[key] for key in MODEL_KEYS} | model_settings(checkpoint)
+
+
 def check_checkpoint(checkpoint: str | Path, settings: Mapping[str, Any]) -> None:
-    """Refuse weights that are not there or were trained with other settings.
+    """Refuse weights that are not there, or whose network or frames are other ones.
+
+    Args:
+        checkpoint: the weights.
+        settings: config keys that are asked for; those of `MODEL_KEYS` must be as noted, where anything is noted.
 
     Raises:
         UserFileError: no weights.
-        UserError: settings differ from the `settings.json` beside the weights (weights without one are taken as they are).
+        UserError: other settings, all named; or see `read_settings`.
     """
     path = Path(checkpoint)
     if not path.is_file():
         raise UserFileError(
             f"{path}: no trained model; train one into the same output folder first, or name its weights with --checkpoint FILE"
         )
-    beside = path.with_name(SETTINGS)
-    if not beside.is_file():
-        return
-    noted, asked = json.loads(beside.read_text()), _noted(settings)
+    noted = read_settings(path)
+    asked = _noted({key: value for key, value in settings.items() if key in MODEL_KEYS})
     trained = {key: noted.get(key, noted.get(_other(key), value)) for key, value in asked.items()}
     differ = [f"{key} {trained[key]!r} (asked: {value!r})" for key, value in asked.items() if trained[key] != value]
     if differ:
         raise UserError(
-            f"{path} was trained with {', '.join(differ)}. Ask for the same: `monai-chd` takes the training's settings by "
-            f"itself when you leave these out; with `python -m monai.bundle run` put {beside} last in --config_file"
-        )
-
-
-def check_values(settings: Mapping[str, Any]) -> None:
-    """Refuse values that would be taken for something else, by the name of their config key.
-
-    Raises:
-        UserError: lists every count that is no whole number of 1 or more, rate that is not above 0, and switch that is
-            neither true nor false, and a wished coverage or risk that is none.
-    """
-    wrong = []
-    for key, value in settings.items():
-        if value is None and key in OPTIONAL:
-            continue
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if key in COUNTS and not (isinstance(value, int) and number and value >= 1):
-            wrong.append(f"{key}: expected a whole number of 1 or more, got {value!r}")
-        elif key in RATES and not (number and 0 < value < float("inf")):
-            wrong.append(f"{key}: expected a number above 0, got {value!r}")
-        elif key in SWITCHES and not isinstance(value, bool):
-            wrong.append(f"{key}: expected true or false, got {value!r}")
-    try:
-        read_target(settings.get("coverage"), settings.get("risk"))
-    except ValueError as error:
-        wrong.append(str(error))
-    if wrong:
-        raise UserError("; ".join(wrong))
-
-
-def check_wish(checkpoint: str | Path, coverage: float | None, risk: float | None) -> None:
-    """Before a model is used: refuse a wished coverage or risk that is none, or that it has no calibration for.
-
-    Raises:
-        UserError: see `calibration.Calibration.with_target`; or the file beside the weights is none.
-    """
-    read_calibration(checkpoint).with_target(coverage, risk)
-
-
-def new_output(output_dir: str | Path, resume: bool = False) -> None:
-    """Refuse an output folder that cannot be written to or already holds a model, unless training goes on from it.
-
-    Raises:
-        UserError: not writable, or a model is there and `resume` is off.
-        UserFileError: `resume` is on and there is nothing to go on from.
-    """
-    folder = writable_folder(output_dir) / "models"
-    if resume and not (folder / LAST).is_file():
-        raise UserFileError(f"{folder / LAST}: nothing to resume from; train without --resume first")
-    if not resume and any((folder / name).is_file() for name in (MODEL, LAST)):
-        raise UserError(
-            f"{folder} already holds a model; choose another output folder, or go on with it with --resume true"
-        )
-
-
-def check_resumable(checkpoint: str | Path, settings: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse to go on with a training on other settings or cases: what is noted beside its weights would become untrue.
-
-    Raises:
-        UserFileError, UserError: see `check_checkpoint`.
-        UserError: the cases differ from the `trained_on.json` beside the weights.
-    """
-    check_checkpoint(checkpoint, settings)
-    beside = Path(checkpoint).with_name(TRAINED_ON)
-    if beside.is_file() and json.loads(beside.read_text()) != _seen(cases):
-        raise UserError(f"{checkpoint} was trained on other cases; resume with the datalist it was started with")
-
-
-def check_resume(
-    resume: bool,
-    output_dir: str | Path,
-    max_epochs: int,
-    settings: Mapping[str, Any],
-    cases: Sequence[Mapping[str, Any]],
-) -> None:
-    """Before a training is resumed: refuse other settings or cases, and one that is done already.
-
-    Raises:
-        UserFileError, UserError: see `check_resumable`; or `max_epochs` are trained already.
-    """
-    if not resume:
-        return
-    import torch  # the other checks are quick
-
-    last = Path(output_dir, "models", LAST)
-    check_resumable(last, settings, cases)
-    done = torch.load(last, map_location="cpu", weights_only=True)["epoch"]
-    if done >= max_epochs:
-        raise UserError(f"{last}: already trained for {done} epochs; ask for more with --max_epochs N")
-
-
-def check_unseen(checkpoint: str | Path, cases: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse to evaluate a model on patients or scans that it was trained on.
-
-    Raises:
-        UserError: no cases, or some that stand in the `trained_on.json` beside the weights.
-    """
-    if not cases:
-        raise UserError("the datalist has no test part; make one with `monai-chd prepare … --test-fraction 0.2`")
-    beside = Path(checkpoint).with_name(TRAINED_ON)
-    if not beside.is_file():
-        return
-    seen = json.loads(beside.read_text())
-    patients, scans = set(map(patient_key, seen["patient"])), set(seen["sha256"])
-    leaked = sorted(
-        {str(c["patient"]) for c in cases if patient_key(c["patient"]) in patients or c.get("sha256") in scans}
-    )
-    if leaked:
-        raise UserError(
-            f"{len(leaked)} of the patients to evaluate on were seen in training ({', '.join(leaked[:8])}"
-            f"{' …' if len(leaked) > 8 else ''}): the figure would mean nothing. Use the datalist that {checkpoint} was "
-            f"trained with"
+            f"{path} was trained with {', '.join(differ)}. Leave these out, or ask for the same as {path.with_name(SETTINGS)} "
+            f"says"
         )

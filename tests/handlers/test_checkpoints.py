@@ -4,7 +4,6 @@ import csv
 import json
 import random
 import re
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -51,22 +50,14 @@ def train(datalist: Path, out: Path, epochs: int, *more: str) -> int:
     return main(["train", str(datalist), "--out", str(out), "--max_epochs", str(epochs), *TINY, *more])
 
 
-@pytest.fixture(autouse=True)
-def excepthook(monkeypatch):
-    """A run of the bundle sets it."""
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-
-
 @pytest.fixture(scope="module")
 def runs(datalist, tmp_path_factory) -> SimpleNamespace:
     """The same training of four epochs, once in one go and once stopped after two and resumed."""
     folder = tmp_path_factory.mktemp("runs")
-    hook = sys.excepthook
     assert train(datalist, folder / "whole", 4) == 0
     assert train(datalist, folder / "parts", 2) == 0
     half = torch.load(folder / "parts" / "models" / "last.pt", weights_only=True)
     assert train(datalist, folder / "parts", 4, "--resume", "true") == 0
-    sys.excepthook = hook
     return SimpleNamespace(whole=folder / "whole", parts=folder / "parts", half=half)
 
 
@@ -157,7 +148,7 @@ def test_training_grants_a_wished_coverage_and_tells_what_it_is_from(datalist, t
     assert sum(c >= calibration.threshold for c in calibration.confidence) >= 3
     told = next(line for line in capfd.readouterr().out.splitlines() if "calibration:" in line)
     assert "validation cases, which also chose the model" in told
-    assert "coverage" not in json.loads((tmp_path / "out" / "models" / "settings.json").read_text())
+    assert json.loads((tmp_path / "out" / "models" / "settings.json").read_text())["coverage"] == 0.5
 
 
 def test_wishes_that_are_none_are_refused_before_training(datalist, tmp_path, capsys):

@@ -1,8 +1,6 @@
 import csv
-import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +15,8 @@ from monai_chd.cli import main
 from monai_chd.labels import CLASSES
 from monai_chd.networks import CNNLSTM, FrameEncoder, SmallCNN, VolumeNetwork
 from monai_chd.workflow import export as module
-from monai_chd.workflow.export import CompiledEncoder, InferenceEngine, compare, export_onnx, frame_encoder
-from monai_chd.workflow.run import bundle_folder
+from monai_chd.workflow.export import CompiledEncoder, InferenceEngine, engine_agreement, export_onnx, frame_encoder
+from monai_chd.workflow.run import config_content
 
 SIZE = 32
 WITHOUT_COUNTS = (1, 3, 8, 11)
@@ -91,7 +89,7 @@ def test_engine_gives_torchs_logits_whatever_the_length_and_padding(tmp_path, en
 def test_comparison_counts_what_differs(tmp_path):
     model = network()
     export_onnx(model, tmp_path, SIZE)
-    same = compare(model, items(), tmp_path, SIZE)
+    same = engine_agreement(model, items(), tmp_path, SIZE)
     assert same.scans == len(WITHOUT_COUNTS) and same.onnx_difference < 1e-4 and same.other_class == 0
     assert f"over {same.scans} scans" in same.text() and f"changed in 0 of {same.scans}" in same.text()
 
@@ -110,7 +108,7 @@ def test_comparison_counts_what_differs(tmp_path):
         )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "CompiledEncoder", Black)
-        other = compare(model, items(counts=(11,)), tmp_path, SIZE)
+        other = engine_agreement(model, items(counts=(11,)), tmp_path, SIZE)
     with torch.no_grad():
         own = model(frames(11), torch.tensor([11]))
     assert other.engine_difference == pytest.approx(float((black.softmax(1) - own.softmax(1)).abs().max()), abs=1e-6)
@@ -193,9 +191,7 @@ def test_other_networks_are_refused():
 
 
 def test_the_bundle_puts_the_engine_in_after_the_weights():
-    config = json.loads(Path(bundle_folder(), "configs", "inference.json").read_text())
-    names = [handler["_target_"] for handler in config["handlers"] if isinstance(handler, dict)]
-    assert config["engine"] == "torch" and names[:2] == [
-        "CheckpointLoader",
-        "monai_chd.workflow.export.InferenceEngine",
-    ]
+    config = config_content("inference")
+    assert config["engine"] == "torch" and config["handlers"][:2] == ["@weights", "@inference_engine"]
+    assert config["weights"]["_target_"] == "CheckpointLoader"
+    assert config["inference_engine"]["_target_"] == "monai_chd.workflow.export.InferenceEngine"

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
 
 from monai_chd.workflow import run
 from monai_chd.workflow.run import bundle_folder, check_keys, config_content, configured, quietly, run_bundle
 
+BUNDLE = bundle_folder()
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")  # MONAI says so of every config
 
 
-def test_a_missing_bundle_says_where_it_was_looked_for(monkeypatch, tmp_path):
-    monkeypatch.setattr(run, "__file__", str(tmp_path / "package" / "workflow" / "run.py"))
-    monkeypatch.setattr(run.sysconfig, "get_path", lambda name: str(tmp_path / "prefix"))
-    with pytest.raises(FileNotFoundError, match=r"configs are not at .*bundle or .*share/monai_chd/bundle; install"):
+def test_the_bundle_of_an_installed_package_goes_first_and_a_missing_one_says_where_it_was_looked_for(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(run, "__file__", str(tmp_path / "lib" / "monai_chd" / "workflow" / "run.py"))
+    with pytest.raises(FileNotFoundError, match=r"configs are not at .*monai_chd/bundle or .*lib/bundle; install"):
         bundle_folder()
-    installed = tmp_path / "prefix" / "share" / "monai_chd" / "bundle"
-    shutil.copytree(Path(__file__).parents[2] / "bundle" / "configs", installed / "configs")
-    assert bundle_folder() == installed
+    for place in (tmp_path / "lib" / "bundle", tmp_path / "lib" / "monai_chd" / "bundle"):
+        shutil.copytree(BUNDLE / "configs", place / "configs")
+        assert bundle_folder() == place
 
 
 def test_keys_of_the_configs_pass_and_so_do_their_inner_ones():
@@ -86,7 +88,7 @@ def test_a_quiet_run_that_fails_still_gives_the_screen_back(tmp_path, capsys):
     assert capsys.readouterr().out == "seen\n"
 
 
-def test_a_run_of_the_bundle_trains_into_its_folder(datalist, tmp_path):
+def test_a_run_of_the_bundle_trains_into_its_folder_and_logs_plainly(datalist, tmp_path, capsys):
     with quietly(tmp_path / "log.txt"):
         run_bundle(
             ["train"],
@@ -98,7 +100,12 @@ def test_a_run_of_the_bundle_trains_into_its_folder(datalist, tmp_path):
             max_epochs=1,
         )
     assert (tmp_path / "out" / "models" / "model.pt").is_file()
-    assert "model and learning curves:" in (tmp_path / "log.txt").read_text()
+    # of the package as it says it, of MONAI with date and name
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert lines[-1].startswith("model and learning curves:")
+    assert any(re.match(r"\d{4}-.* - INFO - ", line) for line in lines)
+    logging.getLogger("monai_chd.workflow").info("after the run")
+    assert capsys.readouterr().out == "after the run\n"
 
 
 def test_values_that_are_given_stay_as_they_are():

@@ -1,0 +1,162 @@
+"""What a run of the bundle is refused for before it begins, each kind of run by one call of its config.
+
+What a part of the config cannot take (an encoder that is not known) is that part's; the files beside the weights are `settings`'.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai_chd.cohort.identity import patient_key
+from monai_chd.errors import UserError, UserFileError, bare_mistakes
+from monai_chd.files import writable_folder
+from monai_chd.metrics.calibration import read_calibration, read_target
+from monai_chd.wording import some_of
+from monai_chd.workflow.settings import LAST, MODEL, TRAINED_ON, check_checkpoint, seen
+
+logger = logging.getLogger(__name__)
+
+COUNTS = ("max_epochs", "batch_size", "val_interval", "early_stop_patience", "projection", "hidden_size", "num_layers")
+OPTIONAL = ("projection",)
+RATES = ("learning_rate", "lr_decay")
+SWITCHES = ("bidirectional", "resume", "amp")
+
+
+@bare_mistakes()
+def begin_training(
+    settings: Mapping[str, Any],
+    cases: Mapping[str, Sequence[Mapping[str, Any]]],
+    output_dir: str | Path,
+    resume: bool = False,
+) -> None:
+    """Before a training: refuse wrong values, a folder that is not to be trained into, and to go on with something else.
+
+    Args:
+        settings: config keys that decide the model.
+        cases: of `train` and `validate`.
+        output_dir: where the model goes.
+        resume: go on with the model there.
+
+    Raises:
+        UserError: see `check_values`; the folder is not writable or holds a model that is not resumed; other settings or
+            cases than those of the training to go on with, or one that is done already.
+        UserFileError: nothing to go on with.
+    """
+    check_values({**settings, "resume": resume})
+    _check_output(output_dir, resume)
+    if resume:
+        _check_resume(Path(output_dir, "models", LAST), settings, [*cases["train"], *cases["validate"]])
+
+
+@bare_mistakes()
+def begin_evaluation(checkpoint: str | Path, settings: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> None:
+    """Before an evaluation: refuse what `begin_inference` does, and cases that the model was trained on.
+
+    Args:
+        checkpoint: the weights.
+        settings: config keys that decide the predictions.
+        cases: those to evaluate on.
+
+    Raises:
+        UserFileError, UserError: see `begin_inference`.
+        UserError: no cases, or some that stand in the `trained_on.json` beside the weights.
+    """
+    begin_inference(checkpoint, settings)
+    check_unseen(checkpoint, cases)
+
+
+@bare_mistakes()
+def begin_inference(checkpoint: str | Path, settings: Mapping[str, Any]) -> None:
+    """Before a model is used: refuse wrong values, weights of another model, and a target that it has no calibration for.
+
+    Args:
+        checkpoint: the weights.
+        settings: config keys that decide the predictions, `coverage` and `risk` among them.
+
+    Raises:
+        UserFileError, UserError: see `check_values`, `settings.check_checkpoint` and `calibration.Calibration.with_target`.
+    """
+    check_values(settings)
+    check_checkpoint(checkpoint, settings)
+    read_calibration(checkpoint).with_target(settings["coverage"], settings["risk"])
+
+
+def end_training(output_dir: str | Path) -> None:
+    """Say where the model is, and what its figures are not."""
+    logger.info(f"model and learning curves: {output_dir} (val_… figures chose the model; they are not test results)")
+
+
+def check_values(settings: Mapping[str, Any]) -> None:
+    """Refuse values that would be taken for something else, by the name of their config key.
+
+    Raises:
+        UserError: lists every count that is no whole number of 1 or more, rate that is not above 0, and switch that is
+            neither true nor false, and a wished coverage or risk that is none.
+    """
+    wrong = []
+    for key, value in settings.items():
+        if value is None and key in OPTIONAL:
+            continue
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if key in COUNTS and not (isinstance(value, int) and number and value >= 1):
+            wrong.append(f"{key}: expected a whole number of 1 or more, got {value!r}")
+        elif key in RATES and not (number and 0 < value < float("inf")):
+            wrong.append(f"{key}: expected a number above 0, got {value!r}")
+        elif key in SWITCHES and not isinstance(value, bool):
+            wrong.append(f"{key}: expected true or false, got {value!r}")
+    try:
+        read_target(settings.get("coverage"), settings.get("risk"))
+    except UserError as error:
+        wrong.append(str(error))
+    if wrong:
+        raise UserError("; ".join(wrong))
+
+
+def _check_output(output_dir: str | Path, resume: bool) -> None:
+    folder = writable_folder(output_dir) / "models"
+    if resume and not (folder / LAST).is_file():
+        raise UserFileError(f"{folder / LAST}: nothing to resume from; train without --resume first")
+    if not resume and any((folder / name).is_file() for name in (MODEL, LAST)):
+        raise UserError(
+            f"{folder} already holds a model; choose another output folder, or go on with it with --resume true"
+        )
+
+
+def _check_resume(last: Path, settings: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> None:
+    """What is noted beside the weights would become untrue with other settings or cases."""
+    import torch  # the other checks are quick
+
+    check_checkpoint(last, settings)
+    beside = last.with_name(TRAINED_ON)
+    if beside.is_file() and json.loads(beside.read_text()) != seen(cases):
+        raise UserError(f"{last} was trained on other cases; resume with the datalist it was started with")
+    done = torch.load(last, map_location="cpu", weights_only=True)["epoch"]
+    if done >= settings["max_epochs"]:
+        raise UserError(f"{last}: already trained for {done} epochs; ask for more with --max_epochs N")
+
+
+def check_unseen(checkpoint: str | Path, cases: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse to evaluate a model on patients or scans that it was trained on.
+
+    Raises:
+        UserError: no cases, or some that stand in the `trained_on.json` beside the weights.
+    """
+    if not cases:
+        raise UserError("the datalist has no test part; make one with `monai-chd prepare … --test-fraction 0.2`")
+    beside = Path(checkpoint).with_name(TRAINED_ON)
+    if not beside.is_file():
+        return
+    known = json.loads(beside.read_text())
+    patients, scans = set(map(patient_key, known["patient"])), set(known["sha256"])
+    leaked = sorted(
+        {str(c["patient"]) for c in cases if patient_key(c["patient"]) in patients or c.get("sha256") in scans}
+    )
+    if leaked:
+        raise UserError(
+            f"{len(leaked)} of the patients to evaluate on were seen in training ({some_of(leaked)}): the figure would mean "
+            f"nothing. Use the datalist that {checkpoint} was trained with"
+        )
