@@ -164,7 +164,7 @@ def extra_flags(frame: pd.DataFrame, known: set[str], rows: Sequence[Diagnosis])
         who = f"; {', '.join(alone)} have no other and count as without a diagnosis" if alone else ""
         notes.append(
             f"column {str(name).strip()} looks like a diagnosis flag that is not known and was not read{who}. Rename it to "
-            f"one of {', '.join(FLAGS)}, or say what it means in a --cohort file"
+            f"one of {', '.join(FLAGS)}, or say what it means in a layout (--cohort FILE)"
         )
     return sorted(notes)
 
