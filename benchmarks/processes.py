@@ -38,7 +38,8 @@ class Process:
             text=True,
             env={
                 **os.environ,
-                "OMP_WAIT_POLICY": "passive",
+                "OMP_WAIT_POLICY": "passive",  # as `monai-chd` sets it, and large pages
+                "THP_MEM_ALLOC_ENABLE": "1",
                 "BENCH_WORK": str(work),
                 "PYTHONPATH": os.pathsep.join(path),
             },

@@ -19,6 +19,8 @@ PACKAGE = ROOT / "monai_chd"
 PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- rooms: written by scripts/architecture.py -->", "<!-- end of rooms -->"
 GROUND = "ground"
+ROOF = ("cli", "arguments")
+"""Modules of the command line, which lie directly in the package as the ground does."""
 ROOF = "cli", "arguments"
 """Modules that lie in the package and are no ground: the command line."""
 

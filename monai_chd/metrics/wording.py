@@ -10,15 +10,22 @@ from typing import Any, Literal
 
 from monai_chd.metrics.formulas import CONFIDENCE
 
-Form = Literal["figure", "difference", "share", "points"]
-"""`figure` and `difference` are numbers of tables and lists; `share`, and `points` for a difference of shares, of sentences."""
+Form = Literal["figure", "difference", "share", "points", "percent"]
+"""`figure` and `difference` are numbers of tables and lists; `share`, and `points` for a difference of shares, of sentences;
+`percent` is a share for a reader who wants no decimals."""
 
 UNDEFINED = "undefined"
 NO_INTERVAL = "no interval"
 LEVEL = f"{CONFIDENCE:.0%} interval"
 """What an interval is called in a sentence and above a column."""
 
-NUMBERS: Mapping[Form, str] = {"figure": "{:.3f}", "difference": "{:+.3f}", "share": "{:.1%}", "points": "{:+.1f}"}
+NUMBERS: Mapping[Form, str] = {
+    "figure": "{:.3f}",
+    "difference": "{:+.3f}",
+    "share": "{:.1%}",
+    "points": "{:+.1f}",
+    "percent": "{:.0%}",
+}
 
 
 def format_estimate(estimate: Mapping[str, Any], form: Form = "figure") -> str:
@@ -28,7 +35,8 @@ def format_estimate(estimate: Mapping[str, Any], form: Form = "figure") -> str:
         estimate: `value`, `low`, `high` and `n` of an `estimates.Estimate`, or its JSON read back.
         form: `figure`: `0.533 [0.361, 0.698] n=30`; `difference`: `+0.100 [-0.020, +0.221] n=30`;
             `share`: `53.3% [95% interval 36.1% to 69.8%, n = 30]`;
-            `points`: `+10.0 percentage points [95% interval -2.0 to +22.1, n = 30]`.
+            `points`: `+10.0 percentage points [95% interval -2.0 to +22.1, n = 30]`;
+            `percent`: `53% (95% interval 36% to 70%; n = 30 patients)`.
 
     Returns:
         The text; without a value `undefined n=0` or `undefined [n = 0]`, without limits `no interval` in their place.
@@ -37,8 +45,10 @@ def format_estimate(estimate: Mapping[str, Any], form: Form = "figure") -> str:
     if form in ("figure", "difference"):
         return f"{value} n={n}" if undefined else f"{value} [{_limits(estimate, form, ', ') or NO_INTERVAL}] n={n}"
     if undefined:
-        return f"{value} [n = {n}]"
+        return f"{value} (n = {n} patients)" if form == "percent" else f"{value} [n = {n}]"
     limits, unit = _limits(estimate, form, " to "), " percentage points" if form == "points" else ""
+    if form == "percent":
+        return f"{value} ({f'{LEVEL} {limits}' if limits else NO_INTERVAL}; n = {n} patients)"
     return f"{value}{unit} [{f'{LEVEL} {limits}' if limits else NO_INTERVAL}, n = {n}]"
 
 

@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from monai_chd.errors import UserError, UserFileError
 from monai_chd.files import replacing
+from monai_chd.metrics.wording import estimate_cells, format_estimate
 from monai_chd.report import sections
 from monai_chd.report.model_card import card, words_of
 from monai_chd.wording import NOTE, p_words
@@ -54,7 +55,13 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 """The one way to the templates; all text that is put into them is shown as text."""
-TEMPLATES.filters |= {"flat": sections.flat, "p_words": p_words, "words": words_of}
+TEMPLATES.filters |= {
+    "estimate_cells": estimate_cells,
+    "flat": sections.flat,
+    "format_estimate": format_estimate,
+    "p_words": p_words,
+    "words": words_of,
+}
 
 
 def write_report(report: Mapping[str, Any], folder: str | Path) -> Path:

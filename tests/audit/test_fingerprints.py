@@ -5,7 +5,8 @@ import gzip
 import nibabel as nib
 import numpy as np
 import pytest
-from phantom_scans import likeness, most_threads, phantom_volumes, scanned
+from blas_threads import most_threads
+from phantom_scans import likeness, phantom_volumes, scanned
 from threadpoolctl import threadpool_limits
 
 from monai_chd.audit.fingerprints import mapped, scan_file, scan_files

@@ -8,7 +8,6 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from threadpoolctl import threadpool_info
 
 from monai_chd.audit.fingerprints import Scan, scan_file
 from monai_chd.audit.likeness import Likeness, score_pairs
@@ -41,8 +40,3 @@ def likeness(left: Scan, right: Scan) -> Likeness:
     """Of one pair."""
     (found,), _ = score_pairs([left, right], [(0, 1)], processes=1, progress=False)
     return found
-
-
-def most_threads(_: object = None) -> int:
-    """Threads of the library of linear algebra that has most."""
-    return max(int(pool["num_threads"]) for pool in threadpool_info() if pool["user_api"] == "blas")

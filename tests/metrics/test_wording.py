@@ -38,6 +38,12 @@ FORMS = get_args(Form)
             "+100.0 percentage points [no interval, n = 4]",
             "undefined [n = 0]",
         ),
+        (
+            "percent",
+            "53% (95% interval 36% to 70%; n = 30 patients)",
+            "100% (no interval; n = 4 patients)",
+            "undefined (n = 0 patients)",
+        ),
     ],
 )
 def test_each_form_has_value_interval_and_n(form, share, all_right, none):
@@ -45,7 +51,7 @@ def test_each_form_has_value_interval_and_n(form, share, all_right, none):
 
 
 def test_every_form_is_tested():
-    assert set(FORMS) == {"figure", "difference", "share", "points"}
+    assert set(FORMS) == {"figure", "difference", "share", "points", "percent"}
 
 
 def test_the_first_form_is_the_one_without_a_name():

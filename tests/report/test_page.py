@@ -149,7 +149,7 @@ def test_the_sections_of_the_issue_are_all_there_in_order(read):
 
 def test_audit_provenance_card_and_checklists_tell_what_the_report_holds(read, report):
     assert "No leak found." in read.text and report["audit"]["warnings"][0] in read.text
-    assert "40% (95% interval 25 to 57%; n = 33 patients)" in read.text
+    assert "40% (95% interval 25% to 57%; n = 33 patients)" in read.text
     facts = report["provenance"]
     for value in (facts["command"], facts["processor"], *facts["versions"].values(), *facts["hashes"].values()):
         assert value in read.text

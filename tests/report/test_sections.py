@@ -23,7 +23,7 @@ def test_the_headline_has_main_figure_and_baseline_with_interval_and_n(report):
     accuracy = report["results"]["all"]["overall"]["accuracy"]
     low, high = f"{100 * accuracy['low']:.0f}", f"{100 * accuracy['high']:.0f}"
     headline = text_of(section(report, "summary").find("p[@class='lead']"))
-    assert f"{100 * accuracy['value']:.0f}% (95% interval {low} to {high}%; n = 33 patients)" in headline
+    assert f"{100 * accuracy['value']:.0f}% (95% interval {low}% to {high}%; n = 33 patients)" in headline
     assert f"Always answering {CLASSES[0]}" in headline and headline.count("n = 33 patients") == 2
     assert headline.endswith(". " + report["results"]["verdict"]["sentence"])
 
@@ -114,7 +114,11 @@ def test_the_comparison_shows_differences_with_interval_n_and_tests(report):
     assert ["less is better" in row for row in found if row[0] == "Log-loss"] == [True]
     assert len([row for row in found if row[0].startswith("Repeat ")]) == 2
     words = text(report, "comparison")
-    assert "Corrected t-test over 6 fits of n = 33 patients" in words and "runs/other" in words
+    assert (
+        "Corrected t-test over 6 fits: accuracy differs by" in words
+        and ", n = 33]; p " in words
+        and "runs/other" in words
+    )
 
 
 def test_a_case_shows_classes_probabilities_frames_and_that_it_is_no_evidence(report):

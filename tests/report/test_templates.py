@@ -134,8 +134,8 @@ def test_every_other_macro_that_takes_a_figure_is_a_picture_beside_the_numbers()
 
 
 def test_a_share_in_words_has_interval_and_n():
-    assert ESTIMATES.share(FIGURE) == "61% (95% interval 52 to 70%; n = 110 patients)"
-    assert ESTIMATES.share(WITHOUT) == "100% (no interval can be given; n = 4 patients)"
+    assert ESTIMATES.share(FIGURE) == "61% (95% interval 52% to 70%; n = 110 patients)"
+    assert ESTIMATES.share(WITHOUT) == "100% (no interval; n = 4 patients)"
     assert ESTIMATES.share(UNDEFINED) == "undefined (n = 0 patients)"
     assert ESTIMATES.percent(0.005) == "0%" and ESTIMATES.percent(0.996) == "100%"
 
@@ -158,9 +158,11 @@ def test_cells_are_value_interval_and_n_below_headings_that_say_so(estimate, exp
 def test_a_difference_in_points_has_interval_p_and_n():
     test = {"difference": 0.031, "low": 0.01, "high": 0.05, "p": 0.0004}
     assert words(ESTIMATES.points(test, 33)) == (
-        "n = 33 patients: accuracy differs by +3.1 percentage points (95% interval +1.0 to +5.0; p < 0.001)"
+        "accuracy differs by +3.1 percentage points [95% interval +1.0 to +5.0, n = 33]; p < 0.001"
     )
-    assert "points (no interval; p = 0.500)" in ESTIMATES.points({**test, "low": None, "high": None, "p": 0.5}, 33)
+    assert "points [no interval, n = 33]; p = 0.500" in ESTIMATES.points(
+        {**test, "low": None, "high": None, "p": 0.5}, 33
+    )
 
 
 def test_the_bar_of_an_interval_is_where_its_numbers_say():
