@@ -369,9 +369,9 @@ def test_another_2d_and_a_3d_network_swap_in_by_config(datalist, tmp_path):
         assert (tmp_path / name / "models" / "model.pt").is_file()
 
 
-FRAME_ENCODER = {"_target_": "monai_chd.networks.cnn_lstm.FrameEncoder", "chunk_size": 0}
-FRAME_ENCODER["network"] = {"_target_": "monai_chd.networks.cnn_lstm.SmallCNN"}
-VOLUME_NETWORK = {"_target_": "monai_chd.networks.cnn_lstm.VolumeNetwork", "norm": "batch", "network": None}
+FRAME_ENCODER = {"_target_": "monai_chd.networks.FrameEncoder", "chunk_size": 0}
+FRAME_ENCODER["network"] = {"_target_": "monai_chd.networks.SmallCNN"}
+VOLUME_NETWORK = {"_target_": "monai_chd.networks.VolumeNetwork", "norm": "batch", "network": None}
 
 
 @pytest.mark.parametrize(

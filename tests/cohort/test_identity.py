@@ -15,7 +15,7 @@ from monai_chd.cohort.joining import join
 from monai_chd.cohort.splits import draw_split
 from monai_chd.cohort.tables import Diagnosis
 from monai_chd.labels import CLASSES
-from monai_chd.workflow.settings import check_unseen
+from monai_chd.workflow.begin import check_unseen
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "José") for form in ("NFC", "NFD"))
 

@@ -21,7 +21,7 @@ from monai_chd.crossval.out_of_fold_table import (
     write_out_of_fold_table,
 )
 from monai_chd.labels import CLASSES
-from monai_chd.metrics.evaluation import results
+from monai_chd.metrics.evaluation import evaluate_out_of_fold
 
 
 def sha256(path: Path) -> str:
@@ -34,7 +34,7 @@ def test_every_patient_is_in_it_once_a_repeat(tiny_design, done_fits):
     assert table["patient"].tolist() == sorted(tiny_design.labels)
     assert all(tiny_design.assignment[row.patient][0] == row.fold for row in table.itertuples())
     assert all(CLASSES[tiny_design.labels[row.patient]] == row.label for row in table.itertuples())
-    assert results(table)["patients"] == 24
+    assert evaluate_out_of_fold(table)["patients"] == 24
 
 
 def test_raw_probabilities_are_those_before_the_temperature(tiny_design, fits_copy):

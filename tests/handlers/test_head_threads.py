@@ -58,6 +58,6 @@ def test_the_bundle_uses_it_for_cached_features_only():
     config = json.loads((Path(head_threads.__file__).parents[2] / "bundle" / "configs" / "train.json").read_text())
     assert "@train#head_threads" in config["train"]["listeners"]
     assert config["train"]["head_threads"] == {
-        "_target_": "monai_chd.handlers.head_threads.HeadThreads",
+        "_target_": "monai_chd.handlers.HeadThreads",
         "active": "$@cache == 'features'",
     }

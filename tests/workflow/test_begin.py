@@ -148,7 +148,7 @@ def test_a_seen_patient_or_scan_is_refused_whatever_its_other_name(checkpoint, c
 def test_many_seen_patients_are_counted_and_the_first_named(tmp_path):
     cases = [{"patient": f"p{i:02}", "sha256": str(i)} for i in range(12)]
     write_settings(tmp_path, {}, cases)
-    with pytest.raises(ValueError, match=re.escape("12 of the patients") + r".*p00, p01, .*p07 …\)"):
+    with pytest.raises(ValueError, match=re.escape("12 of the patients") + r".*p00, p01, .*p09 and 2 more\)"):
         check_unseen(tmp_path / "model.pt", cases)
 
 
