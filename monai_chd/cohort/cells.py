@@ -130,7 +130,7 @@ def under_header(rows: Rows, sheets: list[str]) -> Cells:
         if isinstance(cell, UnreadableCell) and cell.anchor:
             over = names[openpyxl.utils.cell.coordinate_to_tuple(cell.anchor)[1] - 1]
             doubts[column_key(over)] = f"the name {over} in {cell.anchor} is merged over several columns"
-            cell = None
+            cell = ""
         name = text_of(cell) or f"Unnamed: {number - 1}"
         if (key := column_key(name)) in places:
             places[key] += f" and {letter}1"
@@ -246,7 +246,8 @@ def _rows(values: Any, formulas: Any, stale: bool) -> Rows:
                 if (row, column) != anchor and (column <= width or row == 1):
                     cells[row, column] = UnreadableCell(_address(row, column), fault, _address(*anchor))
     width = max((place[1] for place in cells), default=0)
-    return [[cells.get((row, column)) for column in range(1, width + 1)] for row in range(1, height + 1)]
+    # a blank is "": beside None, pandas makes of a date a row of dates and of the blank a NaT
+    return [[cells.get((row, column), "") for column in range(1, width + 1)] for row in range(1, height + 1)]
 
 
 def _address(row: int, column: int) -> str:

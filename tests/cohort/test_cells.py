@@ -1,5 +1,6 @@
 """A cell whose value nobody can know is a bad row with the cell's address, never a blank; text is told by its encoding."""
 
+import datetime
 import re
 import unicodedata
 import zipfile
@@ -11,7 +12,7 @@ from openpyxl import Workbook
 from monai_chd.cohort.layouts import Layout, read_by_layout
 from monai_chd.cohort.rules import load_rule
 from monai_chd.cohort.tables import Diagnosis, Table, load_table
-from monai_chd.labels import FLAGS
+from monai_chd.labels import CLASSES, FLAGS
 
 HEADER = ["index", "ToF", *(flag for flag in FLAGS if flag != "ToF")]
 ERRORS = ["#N/A", "#REF!", "#DIV/0!", "#VALUE!", "#NAME?", "#NUM!", "#NULL!"]
@@ -300,3 +301,11 @@ def test_names_come_out_in_nfc_however_the_table_stores_them(tmp_path, form):
     (tmp_path / "b.csv").write_text(f"{header}\n{name}\n", encoding="utf-8")
     (row,) = read_by_layout(layout, tmp_path, tmp_path / "b.csv", load_rule()).rows
     assert (row.patient, row.label) == ("Müller1001", "Normal")
+
+
+def test_a_blank_beside_dates_stays_blank(tmp_path):
+    day = datetime.datetime(2020, 1, 1)
+    rows = load_table(
+        write(tmp_path / "a.xlsx", [[day, None], [None, None, day], [7, "Normal"]], header=["id", "class", "day"])
+    ).rows
+    assert [(row.row, row.problem) for row in rows] == [(2, f"class ''; expected one of {', '.join(CLASSES)}"), (4, "")]
