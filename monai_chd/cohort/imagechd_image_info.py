@@ -11,9 +11,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pandas as pd
-
-from monai_chd.cohort.tables import IMAGE_INFO, is_shadow, text_of
+from monai_chd.cohort.cells import UnreadableCell, read_sheet, text_of
+from monai_chd.cohort.tables import IMAGE_INFO, is_shadow
 from monai_chd.errors import UserError, UserFileError
 
 FIRST_ID = 1000
@@ -77,14 +76,16 @@ def read_image_info(path: Path, *, ages: bool = False) -> ImageSheet:
     if not path.is_file():
         raise UserFileError(f"{path}: no such sheet of images")
     try:
-        frame = pd.read_excel(path, header=None, dtype=object, keep_default_na=False, engine="openpyxl")
+        rows, _ = read_sheet(path)
+    except UserError:
+        raise
     except Exception as error:  # the parsers raise a dozen types for a damaged file, with cells in their text
         raise UserError(
             f"{path}: cannot be read as a workbook ({type(error).__name__}); copy or download it again"
         ) from error
     sheet, seen = ImageSheet(), set()
-    for number, cells in enumerate(frame.itertuples(index=False), start=1):
-        values = _by_key(list(cells))
+    for number, cells in enumerate(rows, start=1):
+        values = _by_key(cells)
         patient = _patient(values.get("idx", []))
         if not patient:
             if values or any(text_of(cell) for cell in cells):
@@ -125,6 +126,9 @@ def _info(values: dict[str, list[object]], ages: bool, where: str, notes: list[s
     models = values.get("manufacturermodelname") or [
         cell for cell in values.get("calculate_z_thick", [])[1:] if re.search(r"[A-Za-z]{2}", text_of(cell))
     ]
+    if models and isinstance(models[0], UnreadableCell):
+        notes.append(f"{where}: {models[0]}; no scanner")
+        models = []
     age = None
     if ages:
         born, scanned = (_date(values.get(key, [])) for key in ("patientbirthdate", "acquisitiondate"))

@@ -14,20 +14,10 @@ from typing import Any
 
 import pandas as pd
 
+from monai_chd.cohort.cells import cell_faults, column_key, flag_faults, flag_state, text_of
 from monai_chd.cohort.definitions import Definitions
 from monai_chd.cohort.rules import UNDETERMINED, Rule
-from monai_chd.cohort.tables import (
-    Diagnosis,
-    Table,
-    class_name,
-    extra_flags,
-    flag_state,
-    is_shadow,
-    named_columns,
-    patient_id,
-    read_cells,
-    text_of,
-)
+from monai_chd.cohort.tables import Diagnosis, Table, class_name, extra_flags, is_shadow, patient_of, read_cells
 from monai_chd.errors import UserError, UserFileError
 from monai_chd.labels import CLASSES, CYANOTIC, FLAGS, NORMAL
 
@@ -131,49 +121,47 @@ def read_by_layout(layout: Layout, folder: Path, table: Path | None, rule: Rule)
         return _read_info_files(layout, folder, rule)
     if table is None:
         raise UserFileError(f"{folder}: no table given for cohort {layout.name}")
-    frame, _ = read_cells(table)
-    columns = named_columns(frame)
-    wanted = [layout.id_column, layout.class_column, *layout.flag_columns]
-    if absent := [name for name in wanted if name and name.strip().lower() not in columns]:
+    cells = read_cells(table)
+    columns = cells.columns
+    wanted = [name for name in (layout.id_column, layout.class_column, *layout.flag_columns) if name]
+    if absent := [name for name in wanted if column_key(name) not in columns]:
         raise UserError(
             f"{table}: no column {', '.join(map(repr, absent))}, which cohort {layout.name} names; got "
-            f"{', '.join(map(str, frame.columns))}"
+            f"{', '.join(map(str, cells.frame.columns))}"
         )
-    id_column = columns[layout.id_column.strip().lower()] if layout.id_column else frame.columns[0]
+    id_column = columns[column_key(layout.id_column)] if layout.id_column else cells.frame.columns[0]
+    cells.check(table, id_column, *wanted)
     rows = [
         row
-        for number, (_, cells) in enumerate(frame.iterrows(), start=2)
-        if (row := _row(layout, cells, columns, patient_id(text_of(cells[id_column])), number, rule)) is not None
+        for number, (_, line) in enumerate(cells.frame.iterrows(), start=2)
+        if (row := _row(layout, line, columns, id_column, number, rule)) is not None
     ]
     if not rows:
         raise UserError(f"{table}: the table has a header but no rows")
-    known = {id_column, *(columns[name.strip().lower()] for name in layout.flag_columns)}
-    notes = extra_flags(frame, known, rows) if layout.flag_columns else []
+    known = {id_column, *(columns[column_key(name)] for name in layout.flag_columns)}
+    notes = extra_flags(cells, known, rows) if layout.flag_columns else []
     return Table(rows, notes, layout.has_flags)
 
 
 def _row(
-    layout: Layout, cells: pd.Series, columns: dict[str, str], patient: str, number: int, rule: Rule
+    layout: Layout, line: pd.Series, columns: dict[str, str], id_column: str, number: int, rule: Rule
 ) -> Diagnosis | None:
     """One row of a table; None for an empty line."""
-    if layout.class_column:
-        written = text_of(cells[columns[layout.class_column.strip().lower()]])
-        if not (patient or written):
-            return None
-        if not patient:
-            return Diagnosis(number, problem="the id is empty")
-        return _diagnose(Diagnosis(number, patient), *_meanings_of(layout, written), rule)
-    states = {name: flag_state(cells[columns[name.strip().lower()]]) for name in layout.flag_columns}
-    if not patient and not any(state is not False for state in states.values()):
-        return None
+    patient, unknown = patient_of(line[id_column]), cell_faults({id_column: line[id_column]})
+    named = [layout.class_column] if layout.class_column else list(layout.flag_columns)
+    cells = {name: line[columns[column_key(name)]] for name in named}
+    faults = cell_faults(cells) if layout.class_column else flag_faults(cells)
+    if unknown:
+        return Diagnosis(number, problem="; ".join([*unknown, *faults]))
     if not patient:
-        return Diagnosis(number, problem="the id is empty")
-    if unreadable := [name for name, state in states.items() if state is None]:
-        listed = ", ".join(f"{name} is {text_of(cells[columns[name.strip().lower()]])!r}" for name in unreadable)
-        return Diagnosis(number, patient, problem=f"{listed}; expected 1, 0 or blank")
-    return _diagnose(
-        Diagnosis(number, patient), [layout.flag_columns[name] for name in states if states[name]], "", rule
-    )
+        filled = text_of if layout.class_column else flag_state
+        return Diagnosis(number, problem="the id is empty") if faults or any(map(filled, cells.values())) else None
+    if faults:
+        return Diagnosis(number, patient, problem="; ".join(faults))
+    row = Diagnosis(number, patient)
+    if layout.class_column:
+        return _diagnose(row, *_meanings_of(layout, text_of(cells[layout.class_column])), rule)
+    return _diagnose(row, [layout.flag_columns[name] for name in named if flag_state(cells[name])], "", rule)
 
 
 def _meanings_of(layout: Layout, written: str) -> tuple[list[str], str]:
@@ -182,7 +170,7 @@ def _meanings_of(layout: Layout, written: str) -> tuple[list[str], str]:
         label = class_name(written)
         return ([label], "") if label else ([], f"class {written!r}; expected one of {', '.join(CLASSES)}")
     found = next(
-        (meaning for value, meaning in layout.values.items() if value.strip().lower() == written.lower()), None
+        (meaning for value, meaning in layout.values.items() if text_of(value).lower() == written.lower()), None
     )
     return ([found], "") if found else ([], f"value {written!r}; expected one of {', '.join(layout.values)}")
 
@@ -213,8 +201,8 @@ def _read_info_files(layout: Layout, folder: Path, rule: Rule) -> Table:
         match = layout.info_files.search(name) if layout.info_files and not is_shadow(path) else None
         if match and path.is_file():
             lines = (line.partition(":") for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
-            values = {key.strip().lower(): value.strip() for key, _, value in lines}
-            written = values.get(layout.info_key.strip().lower())
+            values = {column_key(key): text_of(value) for key, _, value in lines}
+            written = values.get(column_key(layout.info_key))
             row = Diagnosis(len(rows) + 1, match[1] or "", source=name)
             meanings, problem = (
                 ([], f"no line {layout.info_key}: …") if written is None else _meanings_of(layout, written)

@@ -1,18 +1,26 @@
 """Reads who has which diagnosis: ImageCHD's workbook of flags, or any table with an id or path column and a class column.
 
-Gives rows as they are, with what is wrong with each; joining them to scans is `joining`'s part.
+Gives rows as they are, with what is wrong with each; reading cells is `cells`' part, joining rows to scans `joining`'s.
 """
 
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pandas as pd
-
+from monai_chd.cohort.cells import (
+    Cells,
+    UnreadableCell,
+    cell_faults,
+    flag_faults,
+    flag_state,
+    read_csv,
+    read_sheet,
+    text_of,
+    under_header,
+)
 from monai_chd.cohort.identity import patient_key
 from monai_chd.cohort.rules import Rule, load_rule
 from monai_chd.errors import UserError, UserFileError
@@ -25,7 +33,6 @@ ID_COLUMNS = ("patient", "patient_id", "id", "index", "idx", "subject", "subject
 PATH_COLUMNS = ("image", "path", "file", "filename", "image_path")
 CLASS_COLUMNS = ("class", "label", "diagnosis", "group", "category")
 TABLE_SUFFIXES = (".csv", ".xlsx")
-DELIMITERS = (",", ";", "\t")
 
 
 @dataclass(frozen=True)
@@ -125,52 +132,47 @@ def load_table(path: Path, rule: Rule | None = None) -> Table:
         UserFileError: no such file.
         UserError: not a table, empty, or without the columns needed.
     """
-    frame, sheets = read_cells(path)
-    columns = named_columns(frame)
+    cells = read_cells(path)
+    columns, sheets = cells.columns, cells.sheets
     flag_columns = {flag: columns[flag.lower()] for flag in FLAGS if flag.lower() in columns}
     if len(flag_columns) >= 2:
-        rows = _flag_rows(path, frame, columns, flag_columns, rule or load_rule())
+        rows = _flag_rows(path, cells, flag_columns, rule or load_rule())
         known = {*flag_columns.values(), *(columns[name] for name in (*ID_COLUMNS, *PATH_COLUMNS) if name in columns)}
-        table = Table(rows, extra_flags(frame, known, rows), has_flags=True)
+        table = Table(rows, extra_flags(cells, known, rows), has_flags=True)
         if sheets and SHEET not in (name.strip().lower() for name in sheets):
             table.notes.append(f"{path.name}: no sheet is named {SHEET!r}; read the first one, {sheets[0]!r}")
     else:
-        table = Table(_class_rows(path, frame, columns))
+        table = Table(_class_rows(path, cells))
     if not table.rows:
         raise UserError(f"{path}: the table has a header but no rows")
     return table
 
 
-def named_columns(frame: pd.DataFrame) -> dict[str, str]:
-    """Columns by their names in lower case without spaces around them; nameless ones left out."""
-    return {str(name).strip().lower(): name for name in frame.columns if not str(name).startswith("Unnamed:")}
-
-
-def extra_flags(frame: pd.DataFrame, known: set[str], rows: Sequence[Diagnosis]) -> list[str]:
+def extra_flags(cells: Cells, known: set[str], rows: Sequence[Diagnosis]) -> list[str]:
     """Warn of columns that look like flags nobody asked for: all cells 1, 0 or blank, and some 1.
 
     Args:
-        frame: cells.
+        cells: of the table.
         known: names of columns that are read.
         rows: what was read from them.
     """
     undiagnosed = {row.row: row.patient for row in rows if not row.flags and not row.problem}
     notes = []
-    for name in set(named_columns(frame).values()) - known:
-        states = [flag_state(cell) for cell in frame[name]]
+    for name in set(cells.columns.values()) - known:
+        states = [not isinstance(cell, UnreadableCell) and flag_state(cell) for cell in cells.frame[name]]
         if None in states or True not in states:
             continue
         alone = [undiagnosed[row] for row, state in enumerate(states, start=2) if state and row in undiagnosed]
         who = f"; {', '.join(alone)} have no other and count as without a diagnosis" if alone else ""
         notes.append(
-            f"column {str(name).strip()} looks like a diagnosis flag that is not known and was not read{who}. Rename it to "
+            f"column {name} looks like a diagnosis flag that is not known and was not read{who}. Rename it to "
             f"one of {', '.join(FLAGS)}, or say what it means in a layout (--cohort FILE)"
         )
     return sorted(notes)
 
 
-def read_cells(path: Path) -> tuple[pd.DataFrame, list[str]]:
-    """All cells as text or numbers, as they are (CSV as text, so that an id 007 stays 007), and the names of the sheets.
+def read_cells(path: Path) -> Cells:
+    """All cells as text or numbers, as they are (CSV as text, so that an id 007 stays 007), or as `UnreadableCell`.
 
     Raises:
         UserFileError: no such file.
@@ -185,52 +187,15 @@ def read_cells(path: Path) -> tuple[pd.DataFrame, list[str]]:
         # its cells hold birth dates, which no message about missing columns may show
         raise UserError(f"{path}: this sheet tells of images, not of diagnoses; expected imageCHD_dataset_info.xlsx")
     try:
-        if suffix == ".csv":
-            return _read_csv(path), []
-        with pd.ExcelFile(path, engine="openpyxl") as book:
-            sheets = list(map(str, book.sheet_names))
-            names = [name for name in sheets if name.strip().lower() == SHEET]
-            return pd.read_excel(book, sheet_name=names[0] if names else 0, dtype=object, keep_default_na=False), sheets
+        return under_header(*((read_csv(path), []) if suffix == ".csv" else read_sheet(path, SHEET)))
+    except UserError:
+        raise
     except Exception as error:  # the parsers raise a dozen types for a damaged file
         raise UserError(f"{path}: cannot be read as a table ({error}); save it again as .xlsx or .csv") from error
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    with path.open(encoding="utf-8-sig") as file:
-        header = file.readline()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header would shift or lose cells
-        return pd.read_csv(
-            path,
-            sep=max(DELIMITERS, key=header.count),
-            dtype=str,
-            encoding="utf-8-sig",
-            skipinitialspace=True,
-            index_col=False,
-            keep_default_na=False,  # a patient "NA" is not missing, a flag "n/a" not absent
-        )
-
-
-def text_of(cell: object) -> str:
-    """A cell as text; 1001.0 becomes 1001."""
-    if cell is None or (isinstance(cell, float) and cell != cell):
-        return ""
-    if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))
-    return str(cell).strip()
-
-
-def flag_state(cell: object) -> bool | None:
-    """Whether a flag cell says present; None when it says neither."""
-    text = text_of(cell).lower()
-    if text in ("1", "1.0", "true"):
-        return True
-    return False if text in ("", "0", "0.0", "false") else None
-
-
-def _flag_rows(
-    path: Path, frame: pd.DataFrame, columns: dict[str, str], flag_columns: dict[str, str], rule: Rule
-) -> list[Diagnosis]:
+def _flag_rows(path: Path, table: Cells, flag_columns: dict[str, str], rule: Rule) -> list[Diagnosis]:
+    frame, columns = table.frame, table.columns
     known = [name for name in ID_COLUMNS if name in columns]
     if not known:
         raise UserError(
@@ -244,27 +209,27 @@ def _flag_rows(
             f"{path}: no column for {', '.join(missing)}; expected all of {', '.join(FLAGS)} (blank where nobody has it), got "
             f"{', '.join(map(str, frame.columns))}"
         )
+    table.check(path, id_column, *flag_columns.values())
     rows = []
     for number, (_, cells) in enumerate(frame.iterrows(), start=2):
-        patient = patient_id(text_of(cells[id_column]))
-        states = {flag: flag_state(cells[column]) for flag, column in flag_columns.items()}
-        present = tuple(flag for flag, state in states.items() if state)
-        unreadable = [flag for flag, state in states.items() if state is None]
-        if not patient and not present and not unreadable:
-            continue  # an empty line below the table
-        if not patient:
+        flags = {flag: cells[column] for flag, column in flag_columns.items()}
+        present = tuple(flag for flag, cell in flags.items() if flag_state(cell))
+        patient, faults = patient_of(cells[id_column]), flag_faults(flags)
+        if unknown := cell_faults({id_column: cells[id_column]}):
+            rows.append(Diagnosis(number, flags=present, problem="; ".join([*unknown, *faults])))
+        elif not patient and (present or faults):
             rows.append(Diagnosis(number, flags=present, problem="the id is empty"))
-        elif unreadable:
-            cell = ", ".join(f"{flag} is {text_of(cells[flag_columns[flag]])!r}" for flag in unreadable)
-            rows.append(Diagnosis(number, patient, problem=f"{cell}; expected 1, 0 or blank"))
-        else:
+        elif faults:
+            rows.append(Diagnosis(number, patient, problem="; ".join(faults)))
+        elif patient:  # else an empty line below the table
             label, reason = rule.verdict(patient, present)
             rows.append(Diagnosis(number, patient, label=label, flags=present, reason=reason))
     return rows
 
 
-def patient_id(text: str) -> str:
-    """ImageCHD ids are bare numbers; `ct_1001` and `ct_1001_image.nii.gz` mean 1001."""
+def patient_of(cell: object) -> str:
+    """The id in a cell: ImageCHD's are bare numbers, `ct_1001` and `ct_1001_image.nii.gz` mean 1001; "" when unreadable."""
+    text = "" if isinstance(cell, UnreadableCell) else text_of(cell)
     match = re.fullmatch(r"ct_(\d+)(_image)?(\.nii(\.gz)?)?", text, flags=re.IGNORECASE)
     return match.group(1) if match else text
 
@@ -275,7 +240,8 @@ def class_name(text: str) -> str | None:
     return next((name for name in CLASSES if re.sub(r"-", "", name).lower() == plain), None)
 
 
-def _class_rows(path: Path, frame: pd.DataFrame, columns: dict[str, str]) -> list[Diagnosis]:
+def _class_rows(path: Path, table: Cells) -> list[Diagnosis]:
+    frame, columns = table.frame, table.columns
     id_column = next((columns[name] for name in ID_COLUMNS if name in columns), None)
     path_column = next((columns[name] for name in PATH_COLUMNS if name in columns), None)
     class_column = next((columns[name] for name in CLASS_COLUMNS if name in columns), None)
@@ -285,15 +251,21 @@ def _class_rows(path: Path, frame: pd.DataFrame, columns: dict[str, str]) -> lis
             f"{', '.join(ID_COLUMNS[:4])}) or path column (one of {', '.join(PATH_COLUMNS[:3])}) together with a class "
             f"column (one of {', '.join(CLASS_COLUMNS[:3])}); got {', '.join(map(str, frame.columns))}"
         )
+    read = [name for name in (id_column, path_column, class_column) if name is not None]
+    table.check(path, *read)
     rows = []
     for number, (_, cells) in enumerate(frame.iterrows(), start=2):
-        patient = "" if id_column is None else patient_id(text_of(cells[id_column]))
-        image = "" if path_column is None else text_of(cells[path_column])
+        faults = cell_faults({name: cells[name] for name in read})
+        patient = "" if id_column is None else patient_of(cells[id_column])
+        place = None if path_column is None else cells[path_column]
+        image = "" if isinstance(place, UnreadableCell) else text_of(place)
         written = text_of(cells[class_column])
-        if not (patient or image or written):
+        if not (patient or image or written or faults):
             continue
         label, problem = class_name(written), ""
-        if not (patient or image):
+        if faults:
+            label, problem = None, "; ".join(faults)
+        elif not (patient or image):
             problem = "neither id nor path"
         elif label is None:
             problem = f"class {written!r}; expected one of {', '.join(CLASSES)}"

@@ -362,6 +362,26 @@ def test_skip_bad_leaves_exactly_these_out_and_says_why(small, tmp_path):
     assert "  1 row 12: no scan found for 1021" in text
 
 
+def test_unreadable_cells_of_a_workbook_stop_prepare_at_once_or_are_left_out_with_their_address(small, tmp_path):
+    (small / "cases.csv").unlink()
+    book = Workbook()
+    book.active.append(["index", "ToF", *(flag for flag in FLAGS if flag != "ToF")])
+    for patient, label in SMALL_ROWS:
+        book.active.append([patient, int(label == "Cyanotic"), int(label == "Non-Cyanotic")])
+    book.active.append([1010, "#N/A"])
+    book.active.append([1011, "=B2"])
+    for patient in (1010, 1011):
+        write_scan(small / f"ct_{patient}_image.nii.gz", patient)
+    book.save(small / "cases.xlsx")
+    faults = {"row 11 (id 1010)": "B11 (ToF) holds the error #N/A", "row 12 (id 1011)": "B12 (ToF) holds a formula"}
+    with pytest.raises(ValueError) as caught:
+        prepare_small(small, tmp_path / "work")
+    assert all(re.search(re.escape(f"{row}: {fault}"), str(caught.value)) for row, fault in faults.items())
+    prepare_small(small, tmp_path / "work", skip_bad=True)
+    reasons = [row["reason"] for row in excluded_rows(tmp_path / "work")]
+    assert len(reasons) == 2 and all(any(fault in reason for reason in reasons) for fault in faults.values())
+
+
 def test_a_scan_of_two_patients_goes_to_neither_when_bad_ones_are_left_out(small, tmp_path):
     write_scan(small / "ct_1001_1002.nii.gz", 3)
     with pytest.raises(ValueError, match=r"ct_1001_1002\.nii\.gz: belongs to row 2 \(1001\) and row 3 \(1002\)"):

@@ -116,3 +116,23 @@ def test_the_sheet_is_found_in_any_case_and_depth_and_two_are_refused(tmp_path):
     (tmp_path / "b_image_info.xlsx").touch()
     with pytest.raises(ValueError, match=r"several sheets of images \(b_image_info.xlsx, x/ImageCHD"):
         find_image_info(tmp_path)
+
+
+def test_an_unreadable_cell_is_no_value_and_none_moves_into_its_place(tmp_path):
+    row = info_row(1001)
+    size, scanner = row.index(" PixelSpacing ") + 1, len(row) - 1
+    info, notes = read_one(tmp_path, [*row[:size], "#N/A", 0.3, 0.4, *row[size + 2 :]])
+    assert info.spacing_mm is None and "not three positive numbers; no spacing" in notes[0]
+    info, notes = read_one(tmp_path, [*row[:scanner], "#REF!", "ANALOG 5"])
+    assert (info.scanner, info.spacing_mm) == ("", (0.25, 0.25, 0.75))
+    assert notes == ["a_image_info.xlsx, row 1 (1001): O1 holds the error #REF!; write what it should say; no scanner"]
+    sheet = read_image_info(write_info(tmp_path / "b.xlsx", [["idx", "#N/A", 7, *row[2:]], info_row(1002)]))
+    assert set(sheet.scans) == {"1002"} and "row 1: no whole number after idx" in sheet.notes[0]
+
+
+def test_a_birth_date_by_a_formula_never_worked_out_gives_no_age_and_is_not_shown(tmp_path):
+    row = info_row(1001, born='=20100101&""')
+    info, notes = read_one(tmp_path, row, ages=True)
+    assert (info.age_years, notes) == (
+        None, ["a_image_info.xlsx, row 1 (1001): the two dates are not dates in order; no age"],
+    )  # fmt: skip
