@@ -103,10 +103,10 @@ def _fill(scan: Scan, path: Path, hu_offset: float | None) -> None:
     thin = stored[tuple(slice(None, None, max(1, n // (2 * READ_CELLS))) for n in stored.shape[:3])]
     if stored.ndim == 4:
         thin = thin.mean(axis=3, dtype=np.float32)  # a cine: its mean over the beat
-    elif stored.ndim == 3:
-        scan.bright = _bright(thin[::2, ::2, ::2] * slope + intercept, hu_offset, path)
     if not np.isfinite(thin).all():
         raise UserError(f"{path}: has voxels that are NaN or infinite")
+    if stored.ndim == 3:
+        scan.bright = _bright(thin[::2, ::2, ::2] * slope + intercept, hu_offset, path)
     cells = _cells(thin if slope > 0 else -thin.astype(np.float32))
     if cells is not None:
         turned = [nib.orientations.apply_orientation(volume, to_head) for volume in cells]

@@ -18,7 +18,7 @@ from monai.transforms import MapTransform, Orientation, Transform
 from numpy.typing import NDArray
 
 from monai_chd.errors import UserError, bare_mistakes
-from monai_chd.hu_offset import IntensityRange
+from monai_chd.hu_offset import OFFSETS, StoredIntensities
 from monai_chd.nifti import READERS, bad_voxels, refuse_bad_voxels
 from monai_chd.transforms.intensity import WINDOW, QuantizeFrames, WindowHU
 from monai_chd.transforms.load_volume import LoadVolume
@@ -123,37 +123,33 @@ class LoadFrames(Transform):
         return self.pad(frames)
 
     def _streamed(self, stored: StoredVolume, offset: float | None) -> tuple[NDArray[Any], float]:
-        """Values of the result, shape (1, L, S, S), and the offset that made HU of them."""
-        if offset is not None:
-            return self._one_pass(stored, offset, None)[0], offset
-        seen = IntensityRange()
-        values, guessed = self._one_pass(stored, None, seen)
-        found = seen.hu_offset(stored.path)
-        # rare: the first slices looked like the other way of storing
-        return (values if found == guessed else self._one_pass(stored, found, None)[0]), found
+        """Values of the result, shape (1, L, S, S), and the offset that made HU of them.
 
-    def _one_pass(
-        self, stored: StoredVolume, offset: float | None, seen: IntensityRange | None
-    ) -> tuple[NDArray[Any], float]:
-        """Read the file once. Without an offset, `seen` looks at every slice, and guesses one from the first."""
+        The file is read once: frames are made with every offset that is still possible.
+        """
+        seen = StoredIntensities()
         frames = _FramesInFile(stored, self.pad)
         size = self.resize.frame_size
-        out = np.zeros((1, self.pad.sequence_length, size, size), np.uint8 if self.quantize else np.float32)
+        shape, dtype = (1, self.pad.sequence_length, size, size), np.uint8 if self.quantize else np.float32
+        possible = {each: np.zeros(shape, dtype) for each in (OFFSETS if offset is None else (offset,))}
         renderer = _FrameRenderer(self.window.window, self.resize, frames.height, frames.width)
         bad = 0
-        for start, stored_values in frames.parts(stored, whole=seen is not None):
+        for start, stored_values in frames.parts(stored, whole=offset is None):
             values = stored.scaled(stored_values)
             bad += bad_voxels(values)
             if bad:
                 continue  # from here on they are only counted
-            if seen is not None:
-                seen.add(values)
             if offset is None:
-                offset = seen.likely_offset() if seen is not None else 0.0
+                seen.add(values)
+                if seen.likely is not None:
+                    possible = {seen.likely: possible[seen.likely]}
             for position, frame in frames.kept(values, start):
-                renderer.render(frame, offset, out[0, position], quantize=self.quantize is not None)
+                for each, out in possible.items():
+                    renderer.render(frame, each, out[0, position], quantize=self.quantize is not None)
         refuse_bad_voxels(stored.path, bad, int(np.prod(stored.shape)))
-        return out, float(offset or 0)
+        if offset is None:
+            offset = seen.hu_offset(stored.path)
+        return possible[offset], float(offset)
 
 
 class _FramesInFile:

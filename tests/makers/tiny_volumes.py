@@ -68,8 +68,10 @@ def world(affine, position):
 
 
 def random_ct(shape, seed=0):
-    """HU with air, so that the offset is found."""
-    return np.random.default_rng(seed).integers(-1000, 1500, shape).astype(np.int16)
+    """HU with air and soft tissue, so that the offset is found, and some of all else."""
+    rng = np.random.default_rng(seed)
+    air, soft, other = (rng.integers(*ends, shape) for ends in ((-1000, -600), (-160, 260), (-1000, 2000)))
+    return np.choose(rng.choice(3, shape, p=(0.4, 0.5, 0.1)), (air, soft, other)).astype(np.int16)
 
 
 def frames_of(*shape, affine=None, seed=0):

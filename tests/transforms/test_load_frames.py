@@ -8,22 +8,23 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from ct_storage import stored_volumes
 from monai.data import MetaTensor
 from tiny_frames import chain
+from tiny_volumes import random_ct
 
 from monai_chd import nifti
-from monai_chd.transforms import LoadFrames, LoadFramesd, load_frames, streaming
+from monai_chd.errors import UserError
+from monai_chd.transforms import LoadFrames, LoadFramesd, LoadVolume, load_frames, streaming
 
 REAL = sorted((Path(__file__).parents[1] / "data").glob("*ct*.nii.gz"))
 SHAPE = (23, 19, 14)
 
 
 def ct(shape=SHAPE, dtype=np.int16, seed=0):
-    rng = np.random.default_rng(seed)
-    values = rng.integers(-1000, 2000, shape) if np.dtype(dtype).kind != "u" else rng.integers(0, 3000, shape)
-    if np.dtype(dtype).itemsize == 1:
-        values = rng.integers(0, 120, shape)
-    return values.astype(dtype)
+    if np.dtype(dtype).kind == "u" or np.dtype(dtype).itemsize == 1:
+        return np.random.default_rng(seed).integers(0, 120 if np.dtype(dtype).itemsize == 1 else 3000, shape, dtype)
+    return random_ct(shape, seed).astype(dtype)
 
 
 def write(path, values, affine=None, *, slope=None, kind=nib.Nifti1Image):
@@ -149,27 +150,43 @@ def test_real_scans(path, size):
     assert image.meta["hu_offset"] == 0 and len(image.unique()) > 100
 
 
-def raw(shape=SHAPE):
-    """As ImageCHD stores it: 0…4095, water at 1024."""
-    return (ct(shape) * 0.3 + 1000).astype(np.int16)
-
-
 @pytest.mark.parametrize("slab", [1, 10**6])
-def test_offset_of_raw_storage_is_found_in_the_same_pass(tmp_path, monkeypatch, slab):
+@pytest.mark.parametrize("codes", ["RAS", "LPI", "ASR"])
+def test_a_file_is_read_once_however_late_its_offset_shows(tmp_path, monkeypatch, slab, codes):
     monkeypatch.setattr(streaming, "SLAB_BYTES", slab)
-    passes = []
-    monkeypatch.setattr(LoadFrames, "_one_pass", lambda *a, f=LoadFrames._one_pass: passes.append(1) or f(*a))
-    assert assert_equal(write(tmp_path / "a.nii.gz", raw())).meta["hu_offset"] == -1024
-    assert len(passes) == 1
+    opened = []
+    monkeypatch.setattr(streaming, "open_stream", lambda path, f=streaming.open_stream: opened.append(1) or f(path))
+    step = LoadFrames(17, 10)
+    affine = nib.orientations.inv_ornt_aff(nib.orientations.axcodes2ornt(codes), (64, 64, 40))
+    for name, (values, offset) in stored_volumes().items():
+        if values.dtype.kind in "iuf" and offset is not None:
+            path = write(tmp_path / "a.nii", values, affine)
+            opened.clear()
+            frames = step(path)
+            assert len(opened) == 1 and frames.meta["hu_offset"] == offset, name
+            assert torch.equal(frames.as_tensor(), step(path, hu_offset=offset).as_tensor()), name
 
 
-@pytest.mark.parametrize("towards", [1, -1])
-def test_first_slices_that_look_like_raw_storage_do_not_mislead(tmp_path, monkeypatch, towards):
+def test_frames_are_made_with_one_offset_once_the_slices_told_it(tmp_path, monkeypatch):
     monkeypatch.setattr(streaming, "SLAB_BYTES", 1)
-    values = raw()
-    values[..., 9] = -900  # air, in HU, far into the file
-    path = write(tmp_path / "a.nii.gz", values, np.diag([1, 1, towards, 1]))
-    assert assert_equal(path).meta["hu_offset"] == 0
+    made = []
+    render = load_frames._FrameRenderer.render
+    monkeypatch.setattr(load_frames._FrameRenderer, "render", lambda *a, **k: made.append(a[2]) or render(*a, **k))
+    raw = np.tile(stored_volumes()["raw"][0], (1, 1, 3))
+    LoadFrames(17, 200)(write(tmp_path / "a.nii", raw, np.diag([1, 1, -1, 1])))
+    assert made.count(-1024) == raw.shape[2] and made.count(0) == 15
+
+
+def test_the_volume_reader_and_the_streaming_one_agree_on_the_offset(tmp_path):
+    for name, (values, _) in stored_volumes().items():
+        path = write(tmp_path / "a.nii", values.astype(np.int32) if values.dtype == np.int64 else values)
+        answers = []
+        for step in (LoadVolume(), LoadFrames(17, 10)):
+            try:
+                answers.append(step(path).meta["hu_offset"])
+            except UserError as error:
+                answers.append(str(error))
+        assert answers[0] == answers[1], name
 
 
 def test_offset_of_the_case_goes_before_that_of_the_constructor(tmp_path):
@@ -220,7 +237,7 @@ def test_slices_that_are_not_kept_are_neither_windowed_nor_resized(tmp_path, mon
     resized = []
     resize = load_frames.interpolate
     monkeypatch.setattr(load_frames, "interpolate", lambda *a: resized.append(1) or resize(*a))
-    LoadFrames(17, 4)(write(tmp_path / "a.nii.gz", ct()))
+    LoadFrames(17, 4)(write(tmp_path / "a.nii.gz", ct()), hu_offset=0)
     assert len(resized) == 4
 
 
@@ -238,7 +255,7 @@ def test_nothing_is_read_after_the_last_slice_kept_when_the_offset_is_known(tmp_
 def test_memory_does_not_grow_with_the_number_of_slices(tmp_path):
     peaks = []
     for slices in (60, 600):
-        path = write(tmp_path / f"{slices}.nii.gz", np.zeros((200, 200, slices), np.int16) - 500)
+        path = write(tmp_path / f"{slices}.nii.gz", np.tile(ct((200, 200, 20)), slices // 20))
         load = LoadFrames(64, 30)
         tracemalloc.start()
         load(path)
