@@ -6,8 +6,10 @@ Knows single files only: which file belongs to which patient is `cohort`'s part,
 from __future__ import annotations
 
 import gzip
+import logging
 import math
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 import nibabel as nib
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
 
 from monai_chd.errors import UserError, UserFileError
 
@@ -40,6 +43,30 @@ _REFUSED: tuple[type[Exception], ...] = (
     nib.filebasedimages.ImageFileError,
     nib.spatialimages.HeaderDataError,
 )
+
+DEFLATE_RATIO = 1032
+"""Most bytes that one byte of a deflate stream can become: 258 from two bits."""
+
+_HEAD_BYTES = 1024
+"""What is looked at to tell what a file is; a header takes 352 of them, of NIfTI-2 544."""
+
+_GZIP = b"\x1f\x8b"
+
+_OTHER_KINDS = (
+    (
+        re.compile(rb"version https://git-lfs"),
+        "a git-LFS pointer in place of the scan; fetch the scan itself with git lfs pull",
+    ),
+    (
+        re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|body|\?xml|!--)", re.IGNORECASE),
+        "a web page (HTML or XML) in place of the scan, often a login or error page; download the scan again, signed in",
+    ),
+    (re.compile(rb"PK\x03\x04"), "a zip archive; unpack it"),
+    (re.compile(rb".{128}DICM", re.DOTALL), "a DICOM file; convert its series to NIfTI, for example with dcm2niix"),
+)
+"""How files begin that get a NIfTI name by mistake, what they are, and the mend."""
+
+_NO_LOG = logging.Logger("", logging.CRITICAL + 1)
 
 _ITK_DTYPES = ("uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
 
@@ -72,49 +99,115 @@ def stem(path: str | Path) -> str:
 
 
 def check_file(path: Path) -> None:
-    """Refuse a file that should not even be opened.
+    """Refuse a file that should not even be opened; reads its first bytes only.
 
     Raises:
         UserFileError: there is no such file.
-        UserError: not a NIfTI name, empty, no permission, `.nii.gz` that is not gzip, or `X.nii` and `X.nii.gz`
-            side by side.
+        UserError: not a NIfTI name, `X.nii` and `X.nii.gz` side by side, empty, no permission, content of another kind
+            than its name says, no sound NIfTI header, or a header that promises more than the file can hold.
     """
+    _checked_header(path, _NO_LOG)
+
+
+def _checked_header(path: Path, log: logging.Logger | None = None) -> Any:
+    """The header of a file, NIfTI-1 or NIfTI-2, that can hold what it promises; see `check_file`.
+
+    What nibabel mends of it, such as an unknown form code, stands in `log` (None: nibabel's own).
+    """
+    _check_name(path)
+    head = _head(path)
+    with _naming_damage(path):
+        header = _parsed(head)
+    least = header.single_vox_offset
+    if header["magic"].item() == header.pair_magic:
+        raise UserError(
+            f"{path}: the header of a pair (.hdr and .img), without voxels; convert the pair to one .nii.gz"
+        )
+    if not header["vox_offset"] >= least:
+        raise UserError(
+            f"{path}: the voxels are said to begin at byte {header['vox_offset']:g}, within the header, which takes "
+            f"{least}; write the file again with a valid vox_offset"
+        )
+    size = path.stat().st_size
+    holds = size * DEFLATE_RATIO if _is_packed(path) else size
+    with _naming_damage(path):
+        header.check_fix(log)
+        voxels = math.prod(max(0, length) for length in header.get_data_shape())
+        promised = header.get_data_offset() + voxels * header.get_data_dtype().itemsize
+        if promised > holds:
+            raise EOFError(f"the header promises {promised} bytes, but a file of {size} can hold at most {holds}")
+    return header
+
+
+def _check_name(path: Path) -> None:
     if not os.path.isfile(path):
         raise UserFileError(f"{path}: no such file")
     if not is_nifti(path):
         raise UserError(f"{path}: expected a NIfTI file (.nii or .nii.gz)")
-    twin = path.with_name(stem(path) + (".nii" if path.name.lower().endswith(".gz") else ".nii.gz"))
+    twin = path.with_name(stem(path) + (".nii" if _is_packed(path) else ".nii.gz"))
     if os.path.exists(twin):
         # ITK-based readers take X.nii when asked for X.nii.gz, so which voxels one gets depends on the reader.
         raise UserError(
             f"{path}: {twin.name} lies beside it, and readers disagree on which to open; remove one of the two"
         )
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes of a file, inflated; refuses what they show to be something else."""
     try:
         with path.open("rb") as file:
-            magic = file.read(2)
+            head = file.read(_HEAD_BYTES)
     except OSError as error:
         raise UserError(f"{path}: cannot be opened ({error.strerror or error}); check its permissions") from error
-    if not magic:
+    if not head:
         raise UserError(f"{path}: the file is empty; copy it again")
-    if path.name.lower().endswith(".gz") and magic != b"\x1f\x8b":
+    _refuse_other_kinds(path, head)
+    if not _is_packed(path):
+        if head.startswith(_GZIP):
+            raise UserError(f"{path}: compressed with gzip but named .nii; rename it to {stem(path)}.nii.gz")
+        return head
+    if not head.startswith(_GZIP):
         raise UserError(f"{path}: named .nii.gz but not gzip-compressed; rename it to .nii or compress it with gzip")
+    with _naming_damage(path), open_stream(path) as stream:
+        head = stream.read(_HEAD_BYTES)
+    if head.startswith(_GZIP):
+        raise UserError(f"{path}: compressed twice with gzip; decompress it once and keep the name")
+    _refuse_other_kinds(path, head)
+    return head
+
+
+def _refuse_other_kinds(path: Path, head: bytes) -> None:
+    for begin, kind in _OTHER_KINDS:
+        if begin.match(head):
+            raise UserError(f"{path}: {kind}")
+
+
+def _parsed(head: bytes) -> Any:
+    kinds: tuple[Any, ...] = nib.Nifti1Header, nib.Nifti2Header
+    for kind in kinds:
+        if kind.may_contain_header(head):
+            return kind(head[: kind.sizeof_hdr], check=False)
+    raise ValueError("it does not begin with a NIfTI header")
+
+
+def _is_packed(path: Path) -> bool:
+    return path.name.lower().endswith(".gz")
 
 
 def open_stream(path: Path) -> BinaryIO:
     """The bytes of a `.nii` or `.nii.gz`, inflated; several gzip members follow each other, each to its checksum."""
-    if path.name.lower().endswith(".gz"):
+    if _is_packed(path):
         return cast(BinaryIO, _gzip.open(path))
     return path.open("rb", buffering=0)
 
 
-def check_stream(path: Path, image: nib.Nifti1Image) -> None:
+def check_stream(path: Path, stored: ArrayProxy) -> None:
     """Inflate the file to its end: checksum right, and as many bytes as the header promises.
 
     Raises:
         One of `DAMAGE`: the stream is cut or damaged.
     """
-    start = int(image.dataobj.offset)  # type: ignore[attr-defined]
-    expected = start + math.prod(image.shape) * image.get_data_dtype().itemsize
+    expected = stored.offset + math.prod(stored.shape) * stored.dtype.itemsize
     size = 0
     with open_stream(path) as stream:
         while chunk := stream.read(1 << 22):
@@ -125,9 +218,12 @@ def check_stream(path: Path, image: nib.Nifti1Image) -> None:
 
 @contextmanager
 def _naming_damage(path: Path) -> Iterator[None]:
-    """Turn what nibabel and gzip raise for a damaged file into one ValueError that names it."""
+    """Turn what nibabel and gzip raise for a damaged file into one UserError that names it."""
     try:
-        yield
+        with np.errstate(all="ignore"):  # numbers out of range are refused, not warned of
+            yield
+    except MemoryError as error:
+        raise UserError(f"{path}: does not fit into memory; take a machine with more, or resample the scan") from error
     except _REFUSED as error:
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise damaged(path, reason[0]) from error
@@ -138,9 +234,9 @@ def damaged(path: Path, reason: str) -> UserError:
     return UserError(f"{path}: truncated or corrupt NIfTI ({reason}); copy or download the file again")
 
 
-def _check_header(path: Path, image: nib.Nifti1Image, affine: np.ndarray) -> None:
+def _check_voxels(path: Path, stored: ArrayProxy, affine: np.ndarray) -> None:
     """Refuse what is not one real number a voxel, in two to four dimensions, at a known place."""
-    shape, dtype = image.shape, image.get_data_dtype()
+    shape, dtype = stored.shape, stored.dtype
     if not 2 <= len(shape) <= 4 and not (len(shape) > 4 and set(shape[4:]) == {1}):
         raise UserError(
             f"{path}: expected 2 to 4 dimensions (X, Y, Z, time), got shape {shape}; split or reshape the file"
@@ -157,57 +253,57 @@ def _check_header(path: Path, image: nib.Nifti1Image, affine: np.ndarray) -> Non
         )
 
 
-def _read_nibabel(path: Path, image: nib.Nifti1Image) -> np.ndarray:
+def _read_nibabel(path: Path, stored: ArrayProxy) -> np.ndarray:
     with _naming_damage(path):
-        if not path.name.lower().endswith(".gz"):
-            return np.asanyarray(image.dataobj)
+        if not _is_packed(path):
+            return np.asanyarray(stored)
         with open_stream(path) as stream:
-            same: Any = type(image).from_file_map({"image": nib.FileHolder(fileobj=cast(Any, stream))})
-            values: np.ndarray = np.asanyarray(same.dataobj)
-            while stream.read(
-                1 << 20
-            ):  # on to the checksum: nibabel stops before it and takes damaged voxels in silence
+            described = stored.shape, stored.dtype, stored.offset, stored.slope, stored.inter
+            values: np.ndarray = np.asanyarray(ArrayProxy(stream, described))
+            # on to the checksum: nibabel stops before it and takes damaged voxels in silence
+            while stream.read(1 << 20):
                 pass
         return values
 
 
-def _read_itk(path: Path, image: nib.Nifti1Image) -> np.ndarray:
+def _read_itk(path: Path, stored: ArrayProxy) -> np.ndarray:
     with _naming_damage(path):
-        check_stream(path, image)  # ITK fills the missing part of a truncated file with zeros and says nothing
+        check_stream(path, stored)  # ITK fills the missing part of a truncated file with zeros and says nothing
     from monai.data import ITKReader  # with torch, which nothing else here needs
 
-    stored = image.get_data_dtype()
     refusal = UserError(f"{path}: the file is sound, but ITK does not read its kind of NIfTI; use reader nibabel")
-    if stored.name not in _ITK_DTYPES:
+    if stored.dtype.name not in _ITK_DTYPES:
         raise refusal  # before ITK loads everything it has to say so, which takes half a minute
     reader = ITKReader()
     try:
-        values = np.asarray(reader.get_data(reader.read(str(path)))[0]).reshape(image.shape)
+        values = np.asarray(reader.get_data(reader.read(str(path)))[0]).reshape(stored.shape)
     except (RuntimeError, TypeError) as error:  # NIfTI-2, a sheared affine
         raise refusal from error
     row: Any = (slice(None), *(0,) * (values.ndim - 1))
     with _naming_damage(path):
-        if stored.kind == "f":
-            truth = np.asanyarray(image.dataobj)
+        if stored.dtype.kind == "f":
+            truth = np.asanyarray(stored)
             values = np.where(np.isfinite(truth), values, truth)  # ITK turns NaN and infinity into 0
-        first = np.asarray(image.dataobj[row])
+        first = np.asarray(stored[row])
     if not np.allclose(values[row], first, rtol=1e-5, atol=1e-3, equal_nan=True):
         raise refusal  # a slope of 0 means no scaling, but ITK adds the intercept
     return values
 
 
-def open_header(path: Path) -> tuple[Any, np.ndarray]:
-    """A NIfTI file's image, its voxels unread, and its affine; both checked.
+def open_header(path: Path) -> tuple[ArrayProxy, np.ndarray]:
+    """A NIfTI file's voxels as they are described, unread, and its affine; both checked.
+
+    Extensions of the header are passed over: nibabel would take as much memory for one as it claims to have.
 
     Raises:
         UserFileError, UserError: see `read_volume`.
     """
-    check_file(path)
+    header = _checked_header(path)
     with _naming_damage(path):
-        image: Any = nib.load(path)
-        affine = np.asarray(image.affine, dtype=np.float64)
-    _check_header(path, image, affine)
-    return image, affine
+        stored = ArrayProxy(str(path), header)
+        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+    _check_voxels(path, stored, affine)
+    return stored, affine
 
 
 def bad_voxels(values: np.ndarray) -> int:
@@ -225,7 +321,7 @@ def refuse_bad_voxels(path: Path, bad: int, voxels: int) -> None:
         raise UserError(f"{path}: {bad} of {voxels} voxels are NaN or infinite; replace them by air (-1024 HU)")
 
 
-READERS: dict[str, Callable[[Path, nib.Nifti1Image], np.ndarray]] = {"nibabel": _read_nibabel, "itk": _read_itk}
+READERS: dict[str, Callable[[Path, ArrayProxy], np.ndarray]] = {"nibabel": _read_nibabel, "itk": _read_itk}
 
 
 def read_volume(path: str | Path, reader: str = "nibabel") -> Volume:
@@ -241,14 +337,15 @@ def read_volume(path: str | Path, reader: str = "nibabel") -> Volume:
 
     Raises:
         UserFileError: no such file.
-        UserError: unknown reader; or the file is damaged, has more than four dimensions, an empty axis, an affine that
-            is not finite or has no inverse, or non-finite voxels. The message names the file and the mend.
+        UserError: unknown reader; or the file is refused by `check_file`, is damaged, has more than four dimensions, an
+            empty axis, an affine that is not finite or has no inverse, or non-finite voxels. The message names the file
+            and the mend.
     """
     if reader not in READERS:
         raise UserError(f"unknown reader {reader!r}: expected one of {', '.join(READERS)}")
     path = Path(path)
-    image, affine = open_header(path)
-    values = READERS[reader](path, image)
+    stored, affine = open_header(path)
+    values = READERS[reader](path, stored)
     refuse_bad_voxels(path, bad_voxels(values), values.size)
-    time = image.shape[3:4] if math.prod(image.shape[3:]) > 1 else ()
-    return Volume(values.reshape((*image.shape[:3], 1)[:3] + time), affine)
+    time = stored.shape[3:4] if math.prod(stored.shape[3:]) > 1 else ()
+    return Volume(values.reshape((*stored.shape[:3], 1)[:3] + time), affine)

@@ -2,7 +2,9 @@ import gzip
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import itk
@@ -13,7 +15,8 @@ from real_scans import real_scan
 from scipy.spatial.transform import Rotation
 
 from monai_chd.errors import UserError, UserFileError
-from monai_chd.nifti import READERS, is_nifti, read_volume, stem
+from monai_chd.nifti import READERS, check_file, is_nifti, read_volume, stem
+from monai_chd.transforms.streaming import StoredVolume
 
 REAL = (
     "ts_cardiac_ct_b.nii.gz",
@@ -241,6 +244,51 @@ def gzip_named_nii(folder):
     return save(folder / "scan.nii.gz", VOXELS).rename(folder / "scan.nii")
 
 
+def gzipped_twice(folder):
+    path = save(folder / "scan.nii.gz", VOXELS)
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    return path
+
+
+LFS = (
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24\n"
+)
+
+
+def lfs_pointer(folder):
+    (folder / "scan.nii.gz").write_bytes(LFS)
+    return folder / "scan.nii.gz"
+
+
+def lfs_pointer_unpacked(folder):
+    (folder / "scan.nii").write_bytes(LFS)
+    return folder / "scan.nii"
+
+
+def web_page(folder):
+    (folder / "scan.nii.gz").write_bytes(b"\xef\xbb\xbf\n<!DOCTYPE HTML><html><title>Sign in</title></html>")
+    return folder / "scan.nii.gz"
+
+
+def error_of_a_store(folder):
+    (folder / "scan.nii").write_bytes(b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>')
+    return folder / "scan.nii"
+
+
+def zip_archive(folder):
+    (folder / "scan.nii.gz").write_bytes(b"PK\x03\x04" + bytes(100))
+    return folder / "scan.nii.gz"
+
+
+def dicom(folder):
+    (folder / "scan.nii").write_bytes(bytes(128) + b"DICM" + bytes(900))
+    return folder / "scan.nii"
+
+
+def header_of_a_pair(folder):
+    return patch(save(folder / "scan.nii", VOXELS), 344, b"ni1\0")
+
+
 def text(folder):
     (folder / "scan.nii").write_text("not found\n" * 100)
     return folder / "scan.nii"
@@ -321,6 +369,19 @@ def data_within_header(folder):
     return patch(save(folder / "scan.nii.gz", VOXELS), 108, struct.pack("<f", 88))
 
 
+def data_at_the_start(folder):
+    return patch(save(folder / "scan.nii.gz", VOXELS), 108, struct.pack("<f", 0))
+
+
+def data_not_at_a_number(folder):
+    return patch(save(folder / "scan.nii.gz", VOXELS), 108, struct.pack("<f", np.nan))
+
+
+def data_within_header_of_nifti_2(folder):
+    nib.Nifti2Image(VOXELS, STRAIGHT).to_filename(folder / "scan.nii")
+    return patch(folder / "scan.nii", 168, struct.pack("<q", 352))
+
+
 def data_nowhere(folder):
     return patch(save(folder / "scan.nii.gz", VOXELS), 108, struct.pack("<f", np.inf))
 
@@ -338,6 +399,21 @@ def more_slices_than_bytes(folder):
     return patch(save(folder / "scan.nii.gz", VOXELS), 46, struct.pack("<h", 8))
 
 
+def claims_of_an_axis(folder):
+    return patch(save(folder / "scan.nii.gz", VOXELS), 42, struct.pack("<3h", *(32767,) * 3))
+
+
+def claims_of_nifti_2(folder):
+    nib.Nifti2Image(VOXELS, STRAIGHT).to_filename(folder / "scan.nii.gz")
+    return patch(folder / "scan.nii.gz", 24, struct.pack("<3q", *(1 << 62,) * 3))
+
+
+def claims_of_a_late_start(folder):
+    return patch(save(folder / "scan.nii.gz", VOXELS), 108, struct.pack("<f", 1e30))
+
+
+WITHIN = "the voxels are said to begin at byte {}, within the header, which takes {}; write the file again"
+PROMISES = r"\(the header promises {} bytes, but a file of \d+ can hold at most \d+\); copy or download"
 DAMAGED = "truncated or corrupt NIfTI .*copy or download the file again"
 REFUSALS = {
     missing: "no such file",
@@ -346,9 +422,17 @@ REFUSALS = {
     apple_double: r"expected a NIfTI file",
     empty: "the file is empty; copy it again",
     not_gzip: "not gzip-compressed; rename it to .nii or compress it",
-    gzip_named_nii: DAMAGED,
+    gzip_named_nii: r"compressed with gzip but named \.nii; rename it to scan\.nii\.gz",
+    gzipped_twice: "compressed twice with gzip; decompress it once and keep the name",
+    lfs_pointer: "a git-LFS pointer .*; fetch the scan itself with git lfs pull",
+    lfs_pointer_unpacked: "a git-LFS pointer .*; fetch the scan itself with git lfs pull",
+    web_page: "a web page .*; download the scan again, signed in",
+    error_of_a_store: "a web page .*; download the scan again, signed in",
+    zip_archive: "a zip archive; unpack it",
+    dicom: "a DICOM file; convert its series to NIfTI",
+    header_of_a_pair: r"the header of a pair .*; convert the pair to one \.nii\.gz",
     text: DAMAGED,
-    zipped_text: DAMAGED,
+    zipped_text: "a web page .*; download the scan again, signed in",
     twin_unpacked: r"scan\.nii lies beside it.*remove one of the two",
     twin_packed: r"scan\.nii\.gz lies beside it.*remove one of the two",
     five_dimensions: r"expected 2 to 4 dimensions .*got shape \(5, 6, 7, 1, 2\); split",
@@ -364,10 +448,16 @@ REFUSALS = {
     affine_flat: "affine .* not finite or has no inverse; write",
     affine_of_equal_axes: "affine .* not finite or has no inverse; write",
     unknown_datatype: DAMAGED,
-    data_within_header: DAMAGED,
+    data_within_header: WITHIN.format(88, 352),
+    data_at_the_start: WITHIN.format(0, 352),
+    data_not_at_a_number: WITHIN.format("nan", 352),
+    data_within_header_of_nifti_2: WITHIN.format(352, 544),
     data_nowhere: DAMAGED,
     broken_deflate_stream: DAMAGED,
     more_slices_than_bytes: DAMAGED,
+    claims_of_an_axis: PROMISES.format(352 + 2 * 32767**3),
+    claims_of_nifti_2: PROMISES.format(544 + 2 * (1 << 62) ** 3),
+    claims_of_a_late_start: PROMISES.format(int(np.float32(1e30)) + 2 * VOXELS.size),
 }
 
 
@@ -459,6 +549,75 @@ def test_no_damage_of_a_header_byte_gives_another_error_than_value_error(tmp_pat
             assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
             refused += 1
     assert refused > 20
+
+
+@pytest.mark.parametrize(("name", "shape"), [("scan.nii", (2, 1, 324)), ("scan.nii.gz", (32, 1, 32239))])
+def test_a_header_may_promise_what_the_file_can_hold_and_no_byte_more(tmp_path, name, shape):
+    for more in (0, 1):
+        header = nib.Nifti1Header()
+        header.set_data_dtype(np.uint8)
+        header.set_data_shape(shape)
+        header["vox_offset"] = 352 + more
+        content = header.binaryblock + bytes(4)
+        path = tmp_path / name
+        path.write_bytes((gzip.compress(content) if name.endswith(".gz") else content).ljust(1000, b"\0"))
+        if not more:
+            check_file(path)
+    promised, holds = 353 + np.prod(shape), 1000 * (1032 if name.endswith(".gz") else 1)
+    assert promised == holds + 1
+    with pytest.raises(UserError, match=f"promises {promised} bytes, but a file of 1000 can hold at most {holds}"):
+        check_file(path)
+
+
+@readers
+def test_what_deflates_best_is_read(tmp_path, reader):
+    content = save(tmp_path / "zeros.nii", np.zeros((200, 200, 200), np.int16)).read_bytes()
+    path = tmp_path / "scan.nii.gz"
+    path.write_bytes(gzip.compress(content))
+    assert path.stat().st_size * 1000 < len(content)
+    assert read_volume(path, reader).values.shape == (200, 200, 200)
+
+
+def test_several_gzip_members_may_hold_as_much_as_one(tmp_path):
+    path = save(tmp_path / "scan.nii", np.zeros((90, 90, 90), np.int16))
+    content = path.read_bytes()
+    path.unlink()
+    path = tmp_path / "scan.nii.gz"
+    path.write_bytes(b"".join(gzip.compress(part) for part in (content[:100], content[100:400], content[400:])))
+    assert read_volume(path).values.shape == (90, 90, 90)
+    path.write_bytes(gzip.compress(content[:400]) + gzip.compress(b""))
+    with pytest.raises(UserError, match=PROMISES.format(len(content))):
+        check_file(path)
+
+
+def test_no_memory_is_taken_for_what_a_header_claims(tmp_path):
+    paths = [claims_of_an_axis(tmp_path)]
+    for number, claim in enumerate((2**31 - 16, -16)):  # an extension of 2 GB, and one that ends before it begins
+        path = tmp_path / f"{number}.nii.gz"
+        paths.append(
+            patch(
+                patch(save(path, VOXELS), 108, struct.pack("<f", 400)), 348, struct.pack("<4B2i", 1, 0, 0, 0, claim, 4)
+            )
+        )
+    for path in paths:
+        for read in (check_file, read_volume, lambda path: read_volume(path, "itk"), StoredVolume):
+            tracemalloc.start()
+            with suppress(UserError):
+                read(path)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert peak < 8 << 20, (path, read)
+
+
+def test_what_does_not_fit_into_memory_is_said_so(tmp_path, monkeypatch):
+    path = save(tmp_path / "scan.nii.gz", VOXELS)
+
+    def full(*arguments, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(np, "asanyarray", full)
+    with pytest.raises(UserError, match=r"scan\.nii\.gz: does not fit into memory; .*resample"):
+        read_volume(path)
 
 
 @pytest.mark.parametrize("reader", ["", "ITK", "nib"])

@@ -57,13 +57,13 @@ class StoredVolume:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        image, self.affine = open_header(self.path)
-        self.shape: tuple[int, ...] = (*image.shape[:3], 1, 1)[:3]
-        self.times = math.prod(image.shape[3:])
-        self.dtype: np.dtype[Any] = image.get_data_dtype()
-        self._offset = int(image.dataobj.offset)
+        stored, self.affine = open_header(self.path)
+        self.shape: tuple[int, ...] = (*stored.shape[:3], 1, 1)[:3]
+        self.times = math.prod(stored.shape[3:])
+        self.dtype: np.dtype[Any] = stored.dtype
+        self._offset = stored.offset
         # as nibabel's own array proxy scales, so that values are the same to the last bit
-        self._slope, self._inter = np.asanyarray(image.dataobj.slope), np.asanyarray(image.dataobj.inter)
+        self._slope, self._inter = np.asanyarray(stored.slope), np.asanyarray(stored.inter)
 
     def scaled(self, stored: NDArray[Any]) -> NDArray[Any]:
         """Stored values of any shape by the header's slope and intercept; themselves when there is none."""

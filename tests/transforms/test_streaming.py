@@ -63,8 +63,16 @@ def test_where_a_cut_file_ends_is_named(tmp_path, inflater, kept):
 def test_uncompressed_file_that_is_cut_names_the_bytes_promised(tmp_path):
     path = write(tmp_path / "a.nii", numbers((10, 10, 10)))
     path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(ValueError, match=r"the header promises 2352 bytes, but a file of 2345 can hold at most 2345"):
+        StoredVolume(path)
+
+
+def test_uncompressed_file_that_is_cut_while_it_is_read_names_the_bytes_promised(tmp_path):
+    path = write(tmp_path / "a.nii", numbers((10, 10, 10)))
+    stored = StoredVolume(path)
+    path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(ValueError, match=r"1993 bytes of voxels, but the header promises 2000 at byte 2345"):
-        StoredVolume(path).read_whole()
+        stored.read_whole()
 
 
 @pytest.mark.parametrize("position", [-6, -500])
