@@ -18,6 +18,7 @@ import nibabel as nib
 import numpy as np
 
 from monai_chd.errors import UserError, UserFileError
+from monai_chd.folders import dead_link
 
 _gzip: Any = gzip
 _deflate: Any = zlib
@@ -80,7 +81,7 @@ def check_file(path: Path) -> None:
             side by side.
     """
     if not os.path.isfile(path):
-        raise UserFileError(f"{path}: no such file")
+        raise UserFileError(dead_link(path) or f"{path}: no such file")
     if not is_nifti(path):
         raise UserError(f"{path}: expected a NIfTI file (.nii or .nii.gz)")
     twin = path.with_name(stem(path) + (".nii" if path.name.lower().endswith(".gz") else ".nii.gz"))

@@ -24,7 +24,7 @@ from monai_chd.cohort.datalist import (
     prepare,
     read_datalist,
 )
-from monai_chd.cohort.joining import find_scans
+from monai_chd.cohort.joining import find_nifti, find_scans
 from monai_chd.cohort.overview import report, summary
 from monai_chd.labels import CLASSES, FLAGS
 
@@ -211,7 +211,7 @@ def test_a_workbook_of_flags_leaves_undetermined_patients_out_with_the_reason(tm
 def test_label_maps_and_shadow_files_are_no_scans(small, tmp_path):
     for name in ("ct_2001_label.nii.gz", "ct_1001_seg.nii.gz", "ct-1002-mask.nii", "._ct_1001_image.nii.gz", "a.txt"):
         (small / name).write_bytes(b"not a scan")
-    assert len(find_scans(small)) == 9
+    assert len(find_scans(find_nifti(small))) == 9
     prepare_small(small, tmp_path / "work")
 
 
