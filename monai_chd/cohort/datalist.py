@@ -56,9 +56,11 @@ def find_inputs(source: str | Path) -> list[dict[str, str]]:
     Returns:
         [{"image": path}, …].
     """
-    source = Path(source).resolve()
+    named, source = Path(source), Path(source).resolve()
     if not source.exists():
-        raise UserFileError(f"{source}: no such file or folder; name a NIfTI file or a folder of them")
+        raise UserFileError(
+            dead_link(named) or f"{source}: no such file or folder; name a NIfTI file or a folder of them"
+        )
     if not source.is_dir():
         return [{"image": str(source)}]
     files = find_nifti(source)
