@@ -21,6 +21,7 @@ def names(paths, folder):
 def test_linked_folders_are_entered_and_loops_end(tmp_path):
     folder = tmp_path / "cohort"
     touch(folder / "z" / "own.nii")
+    touch(tmp_path / "outside.nii")
     touch(tmp_path / "store" / "deep" / "far.nii")
     (folder / "a link").symlink_to(tmp_path / "store")
     (tmp_path / "store" / "back").symlink_to(folder)
@@ -34,7 +35,7 @@ def test_linked_folders_are_entered_and_loops_end(tmp_path):
 def test_a_folder_reached_twice_is_entered_once_and_by_its_own_place(tmp_path):
     touch(tmp_path / "z" / "x.nii")
     (tmp_path / "a").symlink_to("z")
-    (tmp_path / "b").symlink_to("a")
+    (tmp_path / "zz").symlink_to("a")
     assert names(contents(tmp_path).files, tmp_path) == ["z/x.nii"]
 
 

@@ -25,6 +25,9 @@ def test_a_number_after_run_or_ses_is_no_patient():
     assert read([f"sub-0{n}_ses-1" for n in (1, 2, 3)], [1]) == (
         {"sub-01_ses-1": "1"}, {"sub-02_ses-1": "", "sub-03_ses-1": ""},
     )  # fmt: skip
+    assert read(["sub-1_acq-2_ct", "sub-2_acq-1_ct", "sub-9_acq-1_ct"], [1, 2])[0] == {
+        "sub-1_acq-2_ct": "1", "sub-2_acq-1_ct": "2",
+    }  # fmt: skip
     assert read(["p1_run-3", "p2_ses_1_run_2"], [1, 2, 3]) == ({}, {"p1_run-3": "", "p2_ses_1_run_2": ""})
 
 
@@ -75,7 +78,7 @@ def test_a_name_of_no_id_of_the_table_is_not_taken_for_the_patient_of_another_nu
     ("names", "ids"),
     [
         (("ct_1001_image", "ct_1002_image", "ct_1002_b", "ct_7"), (1001, 1002, 7)),
-        (("ct_1001_image", "ct_1002_7_image", "ct_1003_2019_image"), (1001, 1002, 1003)),
+        (("ct_1001_image", "ct_1002_7_image", "ct_1003_2019_image", "ct_1004_image"), (1001, 1002, 1003, 1004)),
         (("7", "17", "027"), (7, 17, 27)),
         (("P 07 early", "P 08 late phase"), ("P 07", "P 08")),
         (("P.2 early", "P.3 early"), ("P.2 early", "P.3 early")),
@@ -116,6 +119,21 @@ def test_names_without_one_place_in_common_are_not_joined():
     assert doubts["1003_ct_a"].startswith(
         "in most names the id is the word after 'ct'; here that is a; say whose it is"
     )
+
+
+def test_a_lone_number_that_is_an_id_too_makes_its_own_name_doubtful_and_no_other():
+    sure, doubts = read(["ct_2001_2019", "ct_2002_2018", "ct_2003_2001"], (2001, 2002, 2003))
+    assert sure == {"ct_2001_2019": "2001", "ct_2002_2018": "2002"}
+    assert doubts["ct_2003_2001"].startswith("ids fit its name at several places (2003 at word 2, 2001 at word 3); ")
+
+
+def test_a_table_of_one_patient_does_not_draw_all_scans_to_it():
+    sure, doubts = read(["P_01_s_1", "P_02_s_1", "P_03_s_2"], [1])
+    assert sure == {"P_01_s_1": "1"} and set(doubts) == {"P_02_s_1", "P_03_s_2"}
+
+
+def test_names_that_are_ids_as_a_whole_are_read_as_a_whole():
+    assert read(["1", "2", "1-2"], ["1", "2", "1-2"]) == ({"1": "1", "2": "2", "1-2": "1-2"}, {})
 
 
 def test_two_spellings_that_one_name_fits_are_both_named():
