@@ -21,6 +21,7 @@ import numpy as np
 from nibabel.arrayproxy import ArrayProxy
 
 from monai_chd.errors import UserError, UserFileError
+from monai_chd.folders import dead_link
 
 _gzip: Any = gzip
 _deflate: Any = zlib
@@ -141,7 +142,7 @@ def _checked_header(path: Path, log: logging.Logger | None = None) -> Any:
 
 def _check_name(path: Path) -> None:
     if not os.path.isfile(path):
-        raise UserFileError(f"{path}: no such file")
+        raise UserFileError(dead_link(path) or f"{path}: no such file")
     if not is_nifti(path):
         raise UserError(f"{path}: expected a NIfTI file (.nii or .nii.gz)")
     twin = path.with_name(stem(path) + (".nii" if _is_packed(path) else ".nii.gz"))

@@ -32,6 +32,7 @@ from monai_chd.archives.zip_volumes import (
     volumes_in,
 )
 from monai_chd.errors import UserError, UserFileError
+from monai_chd.folders import contents
 from monai_chd.nifti import is_nifti
 from monai_chd.wording import some_of
 
@@ -81,9 +82,10 @@ def unpack(source: str | Path, extract_to: str | Path | None = None, *, progress
 
 
 def _files(source: Path) -> list[Path]:
-    """The files below a folder; a file and, after it, what lies beside it."""
+    """The files and dead links below a folder; a file and, after it, what lies beside it."""
     if source.is_dir():
-        return sorted(path for path in source.rglob("*") if path.is_file())
+        below = contents(source)
+        return sorted([*below.files, *below.dead])
     return [source, *sorted(path for path in source.parent.iterdir() if path.is_file() and path != source)]
 
 

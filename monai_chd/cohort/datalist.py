@@ -24,11 +24,20 @@ from monai_chd.cohort.identity import first_spellings, patient_key
 from monai_chd.cohort.imagechd import NORMALS
 from monai_chd.cohort.imagechd_image_info import ImageSheet, find_image_info, read_image_info
 from monai_chd.cohort.inspection import add_confounders, inspect_scans
-from monai_chd.cohort.joining import JoinedCohort, LabelledScan, find_scans, find_scans_by, join, nifti_files
+from monai_chd.cohort.joining import (
+    JoinedCohort,
+    LabelledScan,
+    find_nifti,
+    find_scans,
+    find_scans_by,
+    join,
+    relative_name,
+)
 from monai_chd.cohort.layouts import Layout, load_layout
 from monai_chd.cohort.splits import check_choices, draw_split
 from monai_chd.errors import UserError, UserFileError, bare_mistakes
 from monai_chd.files import replacing, writable_folder
+from monai_chd.folders import dead_link
 from monai_chd.labels import CLASSES
 from monai_chd.wording import some_of
 
@@ -47,15 +56,20 @@ def find_inputs(source: str | Path) -> list[dict[str, str]]:
     Returns:
         [{"image": path}, …].
     """
-    source = Path(source).resolve()
+    named, source = Path(source), Path(source).resolve()
     if not source.exists():
-        raise UserFileError(f"{source}: no such file or folder; name a NIfTI file or a folder of them")
-    paths = find_scans(source) if source.is_dir() else [source]
-    others = (
-        sorted({path.name for path in nifti_files(source)} - {path.name for path in paths}) if source.is_dir() else ()
-    )
-    if others:
-        logger.info("left out, since their names say label map: %s", some_of(others, 5))
+        raise UserFileError(
+            dead_link(named) or f"{source}: no such file or folder; name a NIfTI file or a folder of them"
+        )
+    if not source.is_dir():
+        return [{"image": str(source)}]
+    files = find_nifti(source)
+    paths = sorted([*find_scans(files), *files.dead])
+    if files.label_maps:
+        names = sorted({path.name for path in files.label_maps} - {path.name for path in paths})
+        logger.info("left out, since their names say label map: %s", some_of(names, 5))
+    if files.hidden:
+        logger.info("%s", files.skipped())
     return [{"image": str(path)} for path in paths]
 
 
@@ -118,13 +132,18 @@ def prepare(
     """
     folder, out = Path(source).resolve(), Path(out).resolve()
     layout = load_layout(choices.layout) if choices.layout else None
-    owners = find_scans_by(layout.id_pattern, folder) if layout and layout.id_pattern else {}
-    scans = list(owners) or find_scans(folder)
+    files = find_nifti(folder)
+    owners = find_scans_by(layout.id_pattern, files) if layout and layout.id_pattern else {}
+    scans = list(owners) or find_scans(files)
+    if files.hidden:
+        logger.info("%s", files.skipped())
     table = Path(choices.table).resolve() if choices.table else None
     found = read_diagnoses(folder, table, layout=layout, rule=choices.rule, normal=choices.normal)
     sheet = _image_sheet(folder, choices.confounders)
     writable_folder(out)
     joined = join(folder, scans, found.rows, owners)
+    for path in files.dead:
+        joined.problem(dead_link(path), image=relative_name(path, folder))
     given = choices.hu_offset
     inspect_scans(joined, folder, layout.hu_offset if layout and given is None else given, progress)
     if not choices.skip_bad:

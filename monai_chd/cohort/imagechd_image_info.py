@@ -14,6 +14,7 @@ from pathlib import Path
 from monai_chd.cohort.cells import UnreadableCell, read_sheet, text_of
 from monai_chd.cohort.tables import IMAGE_INFO, is_shadow
 from monai_chd.errors import UserError, UserFileError
+from monai_chd.folders import contents
 
 FIRST_ID = 1000
 """The id of a scan is its idx in the sheet plus this."""
@@ -54,8 +55,7 @@ def find_image_info(folder: Path) -> Path | None:
     Raises:
         UserError: there are several.
     """
-    found = [p for p in sorted(folder.rglob("*.[xX][lL][sS][xX]")) if p.name.lower().endswith(IMAGE_INFO)]
-    found = [path for path in found if path.is_file() and not is_shadow(path)]
+    found = [p for p in contents(folder).files if p.name.lower().endswith(IMAGE_INFO) and not is_shadow(p)]
     if len(found) > 1:
         listed = ", ".join(str(path.relative_to(folder)) for path in found)
         raise UserError(f"{folder}: several sheets of images ({listed}); keep the one that belongs to the scans")

@@ -67,18 +67,27 @@ def inspect_scans(cohort: JoinedCohort, folder: Path, offset: float | None, prog
 
 
 def _leave_out_copies(cohort: JoinedCohort, folder: Path) -> None:
-    """The same bytes under two patients are a problem, as they could stand on both sides of a split; none is a case."""
+    """The same bytes twice are a problem: under several patients they could stand on both sides of a split, and none is a case.
+
+    Of one patient's copies the first is kept, that of the shortest name.
+    """
     same: dict[str, list[LabelledScan]] = {}
     for case in cohort.cases:
         same.setdefault(case.sha256, []).append(case)
     for copies in same.values():
+        copies.sort(key=lambda case: (len(str(case.image)), str(case.image)))
+        names = [relative_name(case.image, folder) for case in copies]
         if len({case.patient for case in copies}) > 1:
-            listed = " and ".join(f"{relative_name(case.image, folder)} (patient {case.patient})" for case in copies)
-            text = f"the same scan under several patients: {listed}; keep it under the right one"
+            pairs = zip(names, copies, strict=True)
+            listed = " and ".join(sorted(f"{name} (patient {case.patient})" for name, case in pairs))
+            text, left_out = f"the same scan under several patients: {listed}; keep it under the right one", copies
+        else:
+            text, left_out = f"the same bytes in {' and '.join(names)}; keep one of them", copies[1:]
+        if left_out:
             cohort.problems.append(text)
-            for case in copies:
-                cohort.exclude(case.diagnosis, case.patient, relative_name(case.image, folder), text)
-            cohort.cases = [case for case in cohort.cases if case not in copies]
+        for case in left_out:
+            cohort.exclude(case.diagnosis, case.patient, relative_name(case.image, folder), text)
+        cohort.cases = [case for case in cohort.cases if not any(case is copy for copy in left_out)]
 
 
 def _inspect(case: LabelledScan, offset: float | None) -> None:

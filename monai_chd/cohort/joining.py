@@ -1,25 +1,31 @@
 """Joins the rows of a table to the scans of a folder: who has which scan, what is left out and why, and what is wrong.
 
-Opens no scan: that is `inspection`'s part.
+Opens no scan: that is `inspection`'s part; whose a scan is by its name is `naming`'s.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from monai_chd.cohort.identity import first_spellings, patient_key, same_patient
+from monai_chd.cohort.naming import Reading, mentioned, read_names
 from monai_chd.cohort.tables import Diagnosis
 from monai_chd.errors import UserFileError
+from monai_chd.folders import contents, dead_link
 from monai_chd.nifti import is_nifti, stem
+from monai_chd.wording import some_of
 
 LABEL_MAP_WORDS = ("label", "labels", "seg", "mask", "gt")
 OTHER_FORMATS = (".mha", ".mhd", ".nrrd", ".dcm", ".hdr", ".img", ".gz", ".npy", ".npz", ".zip", ".nii.bz2", ".nii.xz")
 """Suffixes a volume may have that are not read, for a better message than that it is missing."""
+COPY = re.compile(r"(?P<before>.+?)(?: ?\(\d+\)|(?: -)?[ _-]copy(?: ?\(?\d+\)?)?)|copy of (?P<after>.+)", re.IGNORECASE)
+"""Names that browsers and file managers give to a copy."""
 
 
 @dataclass
@@ -71,78 +77,113 @@ class JoinedCohort:
         self.exclude(diagnosis or Diagnosis(0), patient, image, text)
 
 
-def find_scans(folder: Path) -> list[Path]:
-    """NIfTI files below a folder that are scans: no label maps (`…_label`, `…_seg`, `…_mask`), no `._` shadows.
+class NiftiFiles(NamedTuple):
+    """What of a folder may be a scan.
 
-    Raises:
-        UserFileError: no such folder, or no scan in it.
+    Attributes:
+        folder: that was searched.
+        scans: NIfTI files, or links to some that lead nowhere, in the order of their paths.
+        label_maps: those whose names say so (`…_label`, `…_seg`, `…_mask`).
+        hidden: folders that were not entered and NIfTI files that were left out, for being hidden.
+        dead: links that lead nowhere and may have been folders of scans.
     """
-    scans = [
-        path
-        for path in nifti_files(folder)
-        if stem(path).lower().replace("-", "_").split("_")[-1] not in LABEL_MAP_WORDS
-    ]
-    if not scans:
-        raise UserFileError(
-            f"{folder}: no scan found; expected .nii.gz or .nii files in it or below it (DICOM: convert it first, for "
-            f"example with dcm2niix)"
-        )
-    return scans
+
+    folder: Path
+    scans: list[Path]
+    label_maps: list[Path]
+    hidden: list[Path]
+    dead: list[Path]
+
+    def skipped(self) -> str:
+        """What is hidden, for people; "" for nothing. `._` shadows are not worth a word."""
+        names = [relative_name(path, self.folder) for path in self.hidden]
+        return f"left out, since they are hidden: {len(names)} folders or files ({some_of(names, 5)})" if names else ""
 
 
-def nifti_files(folder: Path) -> list[Path]:
-    """All NIfTI files below a folder.
+def find_nifti(folder: Path) -> NiftiFiles:
+    """NIfTI files below a folder, through links.
 
     Raises:
         UserFileError: no such folder.
+        UserError: a folder below it cannot be opened.
     """
     if not folder.is_dir():
         raise UserFileError(f"{folder}: no such folder of scans")
-    return [path for path in sorted(folder.rglob("*")) if is_nifti(path) and path.is_file()]
+    below = contents(folder)
+    files = NiftiFiles(folder, [], [], list(below.hidden), [path for path in below.dead if not path.suffix])
+    for path in sorted(path for path in (*below.files, *below.dead) if is_nifti(path)):
+        if path.name.startswith("."):
+            files.hidden.append(path)
+        elif (_original(stem(path)) or stem(path)).lower().replace("-", "_").split("_")[-1] in LABEL_MAP_WORDS:
+            files.label_maps.append(path)
+        else:
+            files.scans.append(path)
+    return files
 
 
-def find_scans_by(pattern: re.Pattern[str], folder: Path) -> dict[Path, str]:
-    """Scans below a folder whose path matches a pattern, and the patient that its group names.
+def find_scans(files: NiftiFiles) -> list[Path]:
+    """The scans of a folder.
 
     Raises:
-        UserFileError: no such folder, or no file matches.
+        UserFileError: there is neither a scan nor a dead link that may have led to some.
     """
-    files = nifti_files(folder)
-    matches = {path: pattern.search(path.relative_to(folder).as_posix()) for path in files}
+    if not (files.scans or files.dead):
+        raise UserFileError(
+            f"{files.folder}: no scan found; expected .nii.gz or .nii files in it or below it (DICOM: convert it first, for "
+            f"example with dcm2niix)"
+        )
+    return files.scans
+
+
+def find_scans_by(pattern: re.Pattern[str], files: NiftiFiles) -> dict[Path, str]:
+    """Scans whose path below the folder matches a pattern, and the patient that its group names.
+
+    Raises:
+        UserFileError: no file matches.
+    """
+    paths = sorted([*files.scans, *files.label_maps])
+    names = {path: relative_name(path, files.folder) for path in paths}
+    matches = {path: pattern.search(name) or pattern.search(_composed(name)) for path, name in names.items()}
     owners = {path: match[1] or "" for path, match in matches.items() if match}
     if not owners:
         raise UserFileError(
-            f"{folder}: none of {len(files)} NIfTI files matches id_pattern {pattern.pattern!r} of the layout"
-            + (f"; the first is {files[0].relative_to(folder).as_posix()}" if files else "")
+            f"{files.folder}: none of {len(paths)} NIfTI files matches id_pattern {pattern.pattern!r} of the layout"
+            + (f"; the first is {names[paths[0]]}" if paths else "")
         )
     return owners
 
 
-@cache
-def _words(name: str) -> tuple[str, ...]:
-    """Words of a name, as ids are compared."""
-    return tuple(patient_key(word) for word in re.split(r"[-_. ]+", name) if word)
+def _composed(name: object) -> str:
+    """A name as it is compared, however its accents are stored."""
+    return unicodedata.normalize("NFC", str(name))
 
 
-def named_by(patient: str, scan: Path) -> bool:
-    """Whether a file name carries an id: as its whole stem or as words of it in a row (sub-01 in sub-01_ct)."""
-    name, own = _words(stem(scan)), _words(patient)
-    starts = range(len(name) - len(own) + 1) if own else ()
-    return stem(scan) == patient or any(name[start : start + len(own)] == own for start in starts)
-
-
-def _scans_of(row: Diagnosis, folder: Path, scans: Sequence[Path], owners: Mapping[Path, str]) -> list[Path]:
-    """The scans a row names, by path (as written, or through links) or by id."""
-    if not row.image:
-        if owners:
-            return [scan for scan in scans if row.patient and same_patient(row.patient, owners[scan])]
-        return [scan for scan in scans if row.patient and named_by(row.patient, scan)]
-    path = next((p for p in (folder / row.image, Path(row.image)) if p.is_file()), None)
+def _named_by_path(row: Diagnosis, folder: Path, scans: Sequence[Path]) -> list[Path]:
+    """The scan that a row names by its path: as written, through links, or with its accents stored in another way."""
+    path = next((p for p in (folder / row.image, Path(row.image)) if p.is_file() or dead_link(p)), None)
     if path is None:
-        return []
+        return [scan for scan in scans if _composed(scan) == _composed(os.path.abspath(folder / row.image))][:1]
     path = Path(os.path.abspath(path))
-    same = [scan for scan in scans if scan == path] or [scan for scan in scans if scan.samefile(path)]
-    return same[:1] or [path]
+    if path in scans or not path.exists():
+        return [path]
+    return [scan for scan in scans if scan.exists() and scan.samefile(path)][:1] or [path]
+
+
+def _original(name: str) -> str:
+    """What a copy of this name is a copy of, "" when it is no name of a copy."""
+    match = COPY.fullmatch(name)
+    return str(match["before"] or match["after"]) if match else ""
+
+
+def _copies(scans: Sequence[Path]) -> dict[Path, Path]:
+    """Scans that are copies by their names, and what lies beside them to be the first: `a (1).nii.gz` and `a.nii.gz`."""
+    there = {(scan.parent, _composed(stem(scan))): scan for scan in scans}
+    found = {}
+    for scan in scans:
+        first = there.get((scan.parent, _original(_composed(stem(scan)))))
+        if first is not None:
+            found[scan] = first
+    return found
 
 
 def _missing(row: Diagnosis, folder: Path) -> str:
@@ -150,14 +191,48 @@ def _missing(row: Diagnosis, folder: Path) -> str:
     name = row.patient or row.image
     near = [
         path.name
-        for path in sorted(folder.rglob("*"))
+        for path in contents(folder).files
         if path.name.lower().endswith(OTHER_FORMATS)
         and not is_nifti(path)
         and row.patient
-        and named_by(row.patient, path.with_name(path.name.split(".")[0]))
+        and mentioned(row.patient, path.name.split(".")[0])
     ]
     mend = f" ({near[0]} is not NIfTI; convert it to .nii.gz, or rename it if it is one)" if near else ""
     return f"{row.where}: no scan found for {name}{mend}"
+
+
+def _scans_of(
+    folder: Path,
+    scans: Sequence[Path],
+    rows: Sequence[Diagnosis],
+    owners: Mapping[Path, str],
+    cohort: JoinedCohort,
+) -> tuple[list[list[Path]], dict[Path, Reading]]:
+    """The scans of each row, by path or by id; and what each scan that no path names says of its owner by its own name.
+
+    A copy by its name, which no path names, becomes a problem of the cohort and is nobody's.
+    """
+    by_path = {index: _named_by_path(row, folder, scans) for index, row in enumerate(rows) if row.image}
+    named = {scan for own in by_path.values() for scan in own}
+    free = [scan for scan in scans if scan not in named]
+    copies = _copies(free)
+    for scan, first in copies.items():
+        name = relative_name(scan, folder)
+        cohort.problem(f"{name}: a copy of {first.name} by its name; remove or rename one of the two", image=name)
+    free = [scan for scan in free if scan not in copies]
+    if owners:
+        readings = {scan: Reading(frozenset({patient_key(owners[scan])})) for scan in free}
+    else:
+        readings = read_names(free, [row.patient for row in rows if row.patient and not row.image])
+    by_id: dict[str, list[Path]] = {}
+    for scan, reading in readings.items():
+        for patient in sorted(reading.patients):
+            by_id.setdefault(patient, []).append(scan)
+    found = [
+        by_path[index] if row.image else by_id.get(patient_key(row.patient), []) if row.patient else []
+        for index, row in enumerate(rows)
+    ]
+    return found, readings
 
 
 def join(folder: Path, scans: Sequence[Path], rows: Sequence[Diagnosis], owners: Mapping[Path, str]) -> JoinedCohort:
@@ -172,11 +247,11 @@ def join(folder: Path, scans: Sequence[Path], rows: Sequence[Diagnosis], owners:
         owners: patient of each scan, where a pattern says so; empty: ids are found in the names of files.
     """
     cohort = JoinedCohort()
+    found, readings = _scans_of(folder, scans, rows, owners, cohort)
     written: dict[str, list[str]] = {}
     for row in rows:
         written.setdefault(patient_key(row.patient), []).append(row.patient)
     claims: dict[Path, list[Diagnosis]] = {}
-    found = [_scans_of(row, folder, scans, owners) for row in rows]
     spelled = first_spellings(row.patient or stem(scan) for row, own in zip(rows, found, strict=True) for scan in own)
     for row, own in zip(rows, found, strict=True):
         for scan in own:
@@ -200,11 +275,14 @@ def join(folder: Path, scans: Sequence[Path], rows: Sequence[Diagnosis], owners:
     for scan, owning in claims.items():
         if len(owning) > 1 and any(row.image or not same_patient(row.patient, owning[0].patient) for row in owning):
             listed = " and ".join(f"{row.where} ({row.patient or row.image})" for row in owning)
-            cohort.problem(f"{relative_name(scan, folder)}: belongs to {listed}", image=relative_name(scan, folder))
-    for scan in scans:
+            doubt = f"; {readings[scan].doubt}" if scan in readings and readings[scan].doubt else ""
+            name = relative_name(scan, folder)
+            cohort.problem(f"{name}: belongs to {listed}{doubt}", image=name)
+    for scan in readings:
         if scan not in claims:
             name = relative_name(scan, folder)
-            cohort.problem(f"{name}: the table has no row for this scan", image=name)
+            fault = dead_link(scan) or f"{name}: {readings[scan].doubt or 'the table has no row for this scan'}"
+            cohort.problem(fault, image=name)
     _leave_out_mixed(cohort, folder)
     return cohort
 

@@ -19,6 +19,7 @@ from monai_chd.cohort.definitions import Definitions
 from monai_chd.cohort.rules import UNDETERMINED, Rule
 from monai_chd.cohort.tables import Diagnosis, Table, class_name, extra_flags, is_shadow, patient_of, read_cells
 from monai_chd.errors import UserError, UserFileError
+from monai_chd.folders import contents
 from monai_chd.labels import CLASSES, CYANOTIC, FLAGS, NORMAL
 
 LAYOUTS = Definitions("layout", Path(__file__).with_name("layout_files"))
@@ -196,10 +197,10 @@ def _diagnose(row: Diagnosis, meanings: list[str], problem: str, rule: Rule) -> 
 def _read_info_files(layout: Layout, folder: Path, rule: Rule) -> Table:
     """A row for each file of `key: value` lines."""
     rows: list[Diagnosis] = []
-    for path in sorted(folder.rglob("*")):
+    for path in contents(folder).files:
         name = path.relative_to(folder).as_posix()
         match = layout.info_files.search(name) if layout.info_files and not is_shadow(path) else None
-        if match and path.is_file():
+        if match:
             lines = (line.partition(":") for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
             values = {column_key(key): text_of(value) for key, _, value in lines}
             written = values.get(column_key(layout.info_key))

@@ -24,6 +24,7 @@ from monai_chd.cohort.cells import (
 from monai_chd.cohort.identity import patient_key
 from monai_chd.cohort.rules import Rule, load_rule
 from monai_chd.errors import UserError, UserFileError
+from monai_chd.folders import contents
 from monai_chd.labels import CLASSES, FLAGS
 
 SHEET = "classification dataset"
@@ -96,11 +97,7 @@ def find_table(folder: Path) -> Path:
         UserFileError: there is none.
         UserError: several could be meant.
     """
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix.lower() in TABLE_SUFFIXES and not is_shadow(path)
-    ]
+    files = [path for path in contents(folder).files if path.suffix.lower() in TABLE_SUFFIXES and not is_shadow(path)]
     named = [path for path in files if path.name.lower().endswith("dataset_info.xlsx")]
     candidates = named or [
         path for path in files if not path.name.lower().endswith(IMAGE_INFO) and not path.name.startswith("phantom_")

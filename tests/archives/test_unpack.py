@@ -159,3 +159,17 @@ def test_a_folder_of_other_things_says_what_was_expected(tmp_path, name):
 
 def test_what_does_not_exist_is_said(tmp_path):
     refused(tmp_path / "nothing", tmp_path / "out", "no such file or folder", kind=FileNotFoundError)
+
+
+def test_scans_behind_links_are_scans_dead_or_not_and_hidden_ones_are_none(plain, tmp_path):
+    folder = tmp_path / "linked"
+    folder.mkdir()
+    (folder / "scans").symlink_to(plain)
+    assert unpack(folder, progress=False) == folder
+    (folder / "scans").unlink()
+    (folder / "ct_1001_image.nii.gz").symlink_to("/gone")
+    assert unpack(folder, progress=False) == folder
+    (folder / "ct_1001_image.nii.gz").unlink()
+    shutil.copytree(plain, folder / ".Trash-1000")
+    with pytest.raises(FileNotFoundError, match=r"no scan .* and no archive of scans found"):
+        unpack(folder, progress=False)

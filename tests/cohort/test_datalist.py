@@ -15,6 +15,7 @@ from openpyxl import Workbook
 from sklearn.utils.class_weight import compute_class_weight
 from tiny_cohort import voxels, write_cohort, write_rows, write_scan
 
+from monai_chd.cli import main
 from monai_chd.cohort.datalist import (
     Choices,
     class_weights,
@@ -24,9 +25,10 @@ from monai_chd.cohort.datalist import (
     prepare,
     read_datalist,
 )
-from monai_chd.cohort.joining import find_scans
+from monai_chd.cohort.joining import find_nifti, find_scans
 from monai_chd.cohort.overview import report, summary
 from monai_chd.labels import CLASSES, FLAGS
+from monai_chd.nifti import read_volume
 
 
 def with_all_flags(*header):
@@ -211,7 +213,7 @@ def test_a_workbook_of_flags_leaves_undetermined_patients_out_with_the_reason(tm
 def test_label_maps_and_shadow_files_are_no_scans(small, tmp_path):
     for name in ("ct_2001_label.nii.gz", "ct_1001_seg.nii.gz", "ct-1002-mask.nii", "._ct_1001_image.nii.gz", "a.txt"):
         (small / name).write_bytes(b"not a scan")
-    assert len(find_scans(small)) == 9
+    assert len(find_scans(find_nifti(small))) == 9
     prepare_small(small, tmp_path / "work")
 
 
@@ -272,6 +274,68 @@ def test_a_path_that_leads_nowhere_is_a_bad_row(small, tmp_path):
     rewrite_table(small, *rows, ("gone/x.nii", "Normal"), header=("image", "class"))
     with pytest.raises(ValueError, match=r"1 bad rows .*\n  row 11: no scan found for gone/x\.nii\n"):
         prepare_small(small, tmp_path / "work")
+
+
+def test_linked_folders_hold_scans_like_others(small, tmp_path):
+    before = prepare_small(small, tmp_path / "plain")
+    folder = tmp_path / "linked"
+    folder.mkdir()
+    shutil.move(small / "cases.csv", folder)
+    (folder / "scans").symlink_to(small)
+    (small / "back").symlink_to(folder)
+    assert (
+        main(["prepare", str(folder), "--out", str(tmp_path / "work"), "--folds", "2", "--test-fraction", "0.33"]) == 0
+    )
+    after = read_datalist(tmp_path / "work" / "datalist.json")
+    own = {
+        part: [{**r, "image": r["image"].removeprefix("scans/")} for r in after[part]] for part in ("training", "test")
+    }
+    assert own == {part: before[part] for part in own}
+    assert [Path(case["image"]).name for case in find_inputs(folder)] == [f"ct_{n}_image.nii.gz" for n, _ in SMALL_ROWS]
+
+
+@pytest.mark.parametrize("name", ["ct_1005_image.nii.gz", "ct_2000_image.nii.gz", "more scans"])
+def test_dead_links_stop_prepare_or_are_left_out_and_listed(small, tmp_path, name):
+    (small / name).unlink(missing_ok=True)
+    (small / name).symlink_to("/gone/store")
+    dead = f"{small / name}: a dead link (to /gone/store); bring back what it leads to, or remove it"
+    with pytest.raises(ValueError, match=re.escape(f"1 bad rows or scans in {small} with cases.csv:\n  {dead}\n")):
+        prepare_small(small, tmp_path / "work")
+    prepare_small(small, tmp_path / "work", skip_bad=True, test_fraction=0)
+    (row,) = excluded_rows(tmp_path / "work")
+    assert (row["image"], row["reason"]) == (name, dead)
+
+
+def test_copies_stop_prepare_or_are_left_out_and_listed(small, tmp_path):
+    first, second = small / "ct_1001_image.nii.gz", small / "ct_1002_image.nii.gz"
+    write_scan(small / "ct_1001_image (1).nii.gz", 99)
+    (small / "backup").mkdir()
+    shutil.copy(second, small / "backup" / "ct_1002_old.nii.gz")
+    before = prepare_small(small, tmp_path / "work", skip_bad=True)
+    kept = {record["image"] for part in ("training", "test") for record in before[part]}
+    assert {first.name, second.name} < kept and len(kept) == 9
+    texts = {
+        "ct_1001_image (1).nii.gz": "ct_1001_image (1).nii.gz: a copy of ct_1001_image.nii.gz by its name; remove or rename",
+        "backup/ct_1002_old.nii.gz": "the same bytes in ct_1002_image.nii.gz and backup/ct_1002_old.nii.gz; keep one",
+    }
+    rows = {row["image"]: row["reason"] for row in excluded_rows(tmp_path / "work")}
+    assert rows.keys() == texts.keys() and all(rows[name].startswith(text) for name, text in texts.items())
+    with pytest.raises(ValueError, match="2 bad rows or scans") as caught:
+        prepare_small(small, tmp_path / "strict")
+    assert all(text in str(caught.value) for text in texts.values())
+
+
+def test_hidden_folders_are_no_part_of_a_cohort_and_are_counted(small, tmp_path, caplog):
+    caplog.set_level("INFO", "monai_chd")
+    for folder in (".Trash-1000", ".git", "a/.snapshot/hourly", "__MACOSX"):
+        (small / folder).mkdir(parents=True)
+        shutil.copy(small / "ct_1001_image.nii.gz", small / folder / "ct_1001_b.nii.gz")
+        shutil.copy(small / "cases.csv", small / folder)
+    datalist = prepare_small(small, tmp_path / "work")
+    assert sum(len(datalist[part]) for part in ("training", "test")) == 9
+    assert len(find_inputs(small)) == 9
+    line = "left out, since they are hidden: 4 folders or files (.Trash-1000, .git, __MACOSX, a/.snapshot)"
+    assert caplog.messages == [line] * 2
 
 
 def test_a_scan_behind_a_link_is_named_by_id_or_path_alike(small, tmp_path):
@@ -683,6 +747,19 @@ def test_inputs_are_a_file_or_all_scans_of_a_folder_and_what_is_left_out_is_logg
     assert caplog.messages == ["left out, since their names say label map: ct_1001_label.nii.gz"]
     with pytest.raises(FileNotFoundError, match="no such file or folder; name a NIfTI file"):
         find_inputs(small / "nothing.nii")
+
+
+def test_a_dead_link_is_an_input_whose_reading_says_so(tmp_path):
+    for name in ("ct_1.nii.gz", "more"):
+        (tmp_path / name).symlink_to("/gone")
+    (tmp_path / "ct_1_label.nii.gz").symlink_to("/gone")
+    cases = find_inputs(tmp_path)
+    assert cases == [{"image": str(tmp_path / "ct_1.nii.gz")}, {"image": str(tmp_path / "more")}]
+    for case in cases:
+        with pytest.raises(FileNotFoundError, match=r"a dead link \(to /gone\); bring back"):
+            read_volume(case["image"])
+    with pytest.raises(FileNotFoundError, match=r"ct_1\.nii\.gz: a dead link \(to /gone\)"):
+        find_inputs(tmp_path / "ct_1.nii.gz")
 
 
 def test_a_read_is_of_the_whole_file(small, tmp_path):

@@ -144,6 +144,21 @@ def test_an_affine_that_is_not_finite_is_a_problem_that_names_the_scan(tmp_path)
     assert re.search(r"ct_1001_image\.nii: the affine in the header is not finite", problem), problem
 
 
+def test_of_the_same_bytes_under_one_patient_the_shortest_name_is_kept(tmp_path):
+    scan = write_scan(tmp_path / "ct_1001_image.nii.gz", voxels(1))
+    for name in ("ct_1001_image_again.nii.gz", "ct_1001_image_x.nii.gz"):
+        (tmp_path / name).write_bytes(scan.read_bytes())
+    other = write_scan(tmp_path / "ct_1001_other.nii.gz", voxels(2))
+    cohort = cohort_of(*sorted(tmp_path.glob("*.nii.gz")))
+    inspect_scans(cohort, tmp_path, None, False)
+    assert [case.image for case in cohort.cases] == [scan, other]
+    text = "the same bytes in ct_1001_image.nii.gz and ct_1001_image_x.nii.gz and ct_1001_image_again.nii.gz; keep one of them"
+    assert cohort.problems == [text]
+    assert [(row["patient"], row["image"], row["reason"]) for row in cohort.excluded] == [
+        ("1001", "ct_1001_image_x.nii.gz", text), ("1001", "ct_1001_image_again.nii.gz", text),
+    ]  # fmt: skip
+
+
 # what stands elsewhere
 
 
