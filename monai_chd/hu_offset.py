@@ -28,7 +28,7 @@ BETWEEN_OF_RAW, SOFT_OF_RAW = (524, 873), (874, 1223)
 SURE_SLICES = 16
 """What as many slices without padding say is taken for what the rest will say."""
 
-ROWS = 64
+ROWS = 32
 """Of a slice so many rows are looked at, or up to twice as many."""
 
 _OFFSET_HINT = (
