@@ -28,7 +28,7 @@ BETWEEN_OF_RAW, SOFT_OF_RAW = (524, 873), (874, 1223)
 SURE_SLICES = 16
 """What as many slices without padding say is taken for what the rest will say."""
 
-ROWS = 64
+ROWS = 32
 """Of a slice so many rows are looked at, or up to twice as many."""
 
 _OFFSET_HINT = (
@@ -49,7 +49,7 @@ class _Shares(NamedTuple):
     def offset(self) -> float | None:
         """The offset under which they are those of a CT; None: under neither, or under both."""
         raw = self.soft_of_raw
-        if raw >= 0.05 and raw >= max(10 * self.air, 4 * self.fat, 2 * self.between_of_raw):
+        if raw >= 0.05 and raw >= max(10 * self.air, 4 * self.fat, 1.5 * self.between_of_raw):
             return RAW_CT_OFFSET
         if self.soft >= 0.05 and self.air >= 0.001 and raw < 0.05:
             return 0.0
