@@ -135,7 +135,7 @@ def test_a_bad_label_map_makes_its_scan_a_problem(tmp_path, kind):
 
 def test_an_affine_that_is_not_finite_is_a_problem_that_names_the_scan(tmp_path):
     image = nib.Nifti1Image(voxels(1), np.eye(4))
-    image.header["sform_code"], image.header["srow_x"] = 1, [np.nan, 0, 0, 0]
+    image.header["sform_code"], image.header["srow_x"], image.header["vox_offset"] = 1, [np.nan, 0, 0, 0], 352
     path = tmp_path / "ct_1001_image.nii"
     path.write_bytes(image.header.binaryblock + bytes(4) + voxels(1).tobytes("F"))
     cohort = cohort_of(path)
