@@ -74,6 +74,7 @@ def bad_files(folder, values):
     broken[0, 0] = np.nan
     whole.header.set_sform(broken, 1)
     whole.header.set_qform(None, 0)
+    whole.header["vox_offset"] = 352
     (folder / "affine.nii").write_bytes(whole.header.binaryblock + bytes(4) + whole.dataobj.tobytes(order="F"))
     nan = values.copy()
     nan[:8] = np.nan
