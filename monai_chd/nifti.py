@@ -115,7 +115,7 @@ def _checked_header(path: Path, log: logging.Logger | None = None) -> Any:
 
     What nibabel mends of it, such as an unknown form code, stands in `log` (None: nibabel's own).
     """
-    _check_name(path)
+    check_name(path)
     head = _head(path)
     with _naming_damage(path):
         header = _parsed(head)
@@ -140,7 +140,13 @@ def _checked_header(path: Path, log: logging.Logger | None = None) -> Any:
     return header
 
 
-def _check_name(path: Path) -> None:
+def check_name(path: Path) -> None:
+    """Refuse a file by its name, without opening it, as is enough where its content was looked at before.
+
+    Raises:
+        UserFileError: there is no such file.
+        UserError: not a NIfTI name, or `X.nii` and `X.nii.gz` side by side.
+    """
     if not os.path.isfile(path):
         raise UserFileError(dead_link(path) or f"{path}: no such file")
     if not is_nifti(path):

@@ -20,7 +20,7 @@ from PIL import Image
 from monai_chd.data.scan_files import notes_of, own_settings, restored, stamp_of, transform_key
 from monai_chd.errors import UserError
 from monai_chd.files import replacing, writable_folder
-from monai_chd.nifti import check_file, stem
+from monai_chd.nifti import check_name, stem
 
 JPG_QUALITY = 95
 
@@ -53,7 +53,7 @@ class JPGFrames:
 
     def load(self, case: Mapping[str, Any]) -> dict[str, Any]:
         """The case with `image` as padded frames (1, L, S, S), from JPGs, which are written first where needed."""
-        check_file(Path(case["image"]))
+        check_name(Path(case["image"]))
         sidecar, key = self.sidecar(case), self._key(case)
         try:
             found = json.loads(sidecar.read_text())

@@ -16,7 +16,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, Transform
 from torch import Tensor
 
-from monai_chd.nifti import check_file
+from monai_chd.nifti import check_file, check_name
 from monai_chd.transforms.steps import OWN_SETTINGS
 
 _FLAGS = ("intensity", "hu_offset", "num_frames")
@@ -81,7 +81,7 @@ class ScanFiles(Generic[Entry]):
             UserFileError, UserError: see `nifti.check_file`.
         """
         path = Path(case["image"])
-        check_file(path)
+        check_name(path)  # of a scan that is kept nothing else can have changed while its stamp has not
         stamp = stamp_of(path)
         if stated := case.get("sha256"):  # the datalist's, which holds as long as the file is as it was
             place = self._place(str(stated), case)
@@ -94,6 +94,7 @@ class ScanFiles(Generic[Entry]):
     def _digest(self, path: Path, size: int, modified: int) -> str:
         key = (str(path), size, modified)
         if key not in self._digests:
+            check_file(path)
             with path.open("rb") as file:
                 self._digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
         return self._digests[key]
