@@ -120,14 +120,14 @@ def _compare(made: Volumes, given: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _measured(bench: Bench, given: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, Any]:
-    """A bench as the report has it; measured again when a row fails."""
-    for again in (False, True):
+    """A bench as the report has it; measured again, twice at most, when a row fails."""
+    for left in (2, 1, 0):
         sides = run_bench(bench, given.repeats, given.out)
         rows = [judge(row, sides, quick=given.quick) for row in bench.rows]
-        if again or not any(row["fails"] for row in rows):
+        if not left or not any(row["fails"] for row in rows):
             break
         tell(
-            f"{bench.name}: a row misses half of its target; once more, in case the machine was busy with something else"
+            f"{bench.name}: a row misses half of its target; measured again, in case the machine was busy with something else"
         )
     for row in rows:
         verdict = {True: "holds", False: "DOES NOT HOLD", None: ""}[row["holds"]]
