@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.child import Side, work_folder
 from benchmarks.comparison import Bench, Row
-from benchmarks.volumes import PATIENTS, Volumes
+from benchmarks.volumes import PATIENTS, STORED_OFFSET, Volumes
 
 
 def side(paths: Sequence[str], size: int, length: int) -> Side:
@@ -52,7 +52,7 @@ def _datalist(paths: Sequence[str], work: Path) -> Path:
         name = f"ct_{1001 + index}_image.nii.gz"
         (scans / name).symlink_to(Path(path).resolve())
         record = {"image": name, "label": index % len(CLASSES), "patient": str(1001 + index), "fold": index % 5}
-        records.append({**record, "flags": []})
+        records.append({**record, "flags": [], "hu_offset": STORED_OFFSET})  # as `prepare` would have found
     content = {"root": "scans", "classes": list(CLASSES), "training": records, "test": []}
     (work / "datalist.json").write_text(json.dumps(content))
     return work / "datalist.json"
