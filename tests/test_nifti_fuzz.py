@@ -202,7 +202,7 @@ def test_damaged_files_give_only_our_errors_quickly_and_in_little_memory(tmp_pat
 @pytest.mark.slow
 @pytest.mark.usefixtures("itk_loaded")
 def test_more_damaged_files_and_itk_give_only_our_errors(tmp_path):
-    by_itk = 10 * READS // 4
+    reads = 3 * READS
     # 0.1 KB a file stay behind ITK, and up to 1 KB where coverage is measured
-    kept = (1 << 20) + by_itk * 2048
-    check(tmp_path, 13, 10 * READS, read_volume, read_with_itk, stream_slabs, stream_whole, kept=kept)
+    kept = (1 << 20) + reads // 4 * 2048
+    check(tmp_path, 13, reads, read_volume, read_with_itk, stream_slabs, stream_whole, kept=kept)
