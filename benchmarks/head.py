@@ -20,7 +20,7 @@ def side(paths: Sequence[str], size: int, length: int) -> Side:
     from monai_chd.crossval.config_keys import fit_settings
     from monai_chd.crossval.design import new_design
     from monai_chd.crossval.fit_processes import fit_processes, processes_for, run_fits
-    from monai_chd.workflow.run import configured, quietly
+    from monai_chd.workflow.run import configured, literal, quietly
 
     work = work_folder()
     settings = fit_settings({"frame_size": size, "sequence_length": length}, work / "head")
@@ -36,7 +36,7 @@ def side(paths: Sequence[str], size: int, length: int) -> Side:
     def ready() -> None:
         scans = [{**record, "image": str(design.image_path(record))} for record in design.records]
         with quietly(work / "features.log"):
-            configured(["train"], {**design.overrides, "train#dataset#data": scans}, ["train#dataset"])
+            configured(["train"], {**design.overrides, "train#dataset#data": literal(scans)}, ["train#dataset"])
 
     return Side(lambda: None, ready, fits)
 

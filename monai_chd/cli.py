@@ -135,11 +135,11 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _cache(options: argparse.Namespace) -> None:
-    from monai_chd.workflow.run import configured
+    from monai_chd.workflow.run import Expression, configured
 
     overrides = _checked(options, ["train"], ("datalist", "cache", "cache_dir"))
-    overrides |= {"datalist": _absolute(options.datalist), "cache": options.format, "cache_dir": options.out}
-    overrides["train#dataset#data"] = "$sum(@cases.values(), [])"
+    overrides |= {"datalist": _absolute(options.datalist), "cache": options.format, "cache_dir": _absolute(options.out)}
+    overrides["train#dataset#data"] = Expression("$sum(@cases.values(), [])")
     (dataset,) = configured(["train"], overrides, ["train#dataset"])
     dataset.fill()
     print(f"{'features' if options.format == 'features' else 'frames'}: {options.out}")

@@ -22,8 +22,10 @@ from monai_chd.audit.records import Record, problem, read_records
 from monai_chd.cohort.identity import patient_key
 from monai_chd.errors import UserError
 from monai_chd.files import replacing
+from monai_chd.schemas import read_checked
 
 COPIES = ("same bytes", "near duplicate")
+SCHEMA = Path(__file__).with_name("audit.schema.json")
 UNREAD = "cannot tell whether it is a copy of another"
 
 LEAKAGE, INCOMPLETE = 1, 2
@@ -120,6 +122,17 @@ def write_audit(result: Mapping[str, Any], path: str | Path) -> None:
     """Write the result of `audit` as JSON."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+
+
+def read_audit(path: Path) -> dict[str, Any] | None:
+    """What `write_audit` wrote; None when nothing is there.
+
+    Raises:
+        UserError: something else by that name.
+    """
+    if not path.is_file():
+        return None
+    return read_checked(path, SCHEMA, "an audit", "; write it again with `monai-chd audit`, or move it away")  # type: ignore[no-any-return]
 
 
 def _file_problems(records: Sequence[Record], scans: Mapping[Path, Scan]) -> list[dict[str, Any]]:

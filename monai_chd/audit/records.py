@@ -5,7 +5,6 @@ Owns the records and the places they stand in. What is wrong between two records
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from monai_chd.cohort.datalist import PARTS
 from monai_chd.errors import UserError, UserFileError
 from monai_chd.labels import CLASSES
+from monai_chd.schemas import read_json
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ def read_records(
     """
     if not path.is_file():
         raise UserFileError(f"{path}: no such datalist; make one with `monai-chd prepare COHORT --out WORK`")
+    content = read_json(path, "a datalist", f"; expected JSON with {' and '.join(PARTS)}")
     try:
-        content = json.loads(path.read_text())
         parts = {part: list(content.get(part, [])) for part in PARTS}
         root = path.parent / str(content.get("root", "")) if dataset_dir is None else Path(dataset_dir)
-    except (ValueError, AttributeError, TypeError) as error:
+    except (AttributeError, TypeError) as error:
         raise UserError(f"{path}: not a datalist ({error}); expected JSON with {' and '.join(PARTS)}") from error
     if not any(parts.values()):
         raise UserError(f"{path}: no case in it; expected lists named {' and '.join(PARTS)}")
@@ -64,7 +64,7 @@ def read_records(
     for part, entries in parts.items():
         for number, entry in enumerate(entries):
             image = entry.get("image") if isinstance(entry, dict) else None
-            if not isinstance(image, str):
+            if not isinstance(image, str) or "\0" in image:
                 name = f"{part} record {number}"
                 problems.append(problem(name, part, f"{name} of {path} names no image", compared=False))
                 continue

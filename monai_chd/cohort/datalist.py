@@ -39,12 +39,16 @@ from monai_chd.errors import UserError, UserFileError, bare_mistakes
 from monai_chd.files import replacing, writable_folder
 from monai_chd.folders import dead_link
 from monai_chd.labels import CLASSES
-from monai_chd.wording import some_of
+from monai_chd.schemas import CONFIG_MARKS, Fault, read_json, schema_faults, schema_of
+from monai_chd.wording import join_faults, some_of
 
 logger = logging.getLogger(__name__)
 
 EXCLUDED_COLUMNS = ("patient", "image", "flags", "reason")
 PARTS = ("training", "test")
+SCHEMA = Path(__file__).with_name("datalist.schema.json")
+"""The form of a datalist."""
+
 DESCRIPTIVE = ("confounders", "notes", "rule", "normal")
 """Keys that describe and do not define the split: the same split may be written again with others."""
 
@@ -144,6 +148,7 @@ def prepare(
     joined = join(folder, scans, found.rows, owners)
     for path in files.dead:
         joined.problem(dead_link(path), image=relative_name(path, folder))
+    _set_marked_apart(joined, folder)
     given = choices.hu_offset
     inspect_scans(joined, folder, layout.hu_offset if layout and given is None else given, progress)
     if not choices.skip_bad:
@@ -159,6 +164,18 @@ def prepare(
     }
     _write(datalist, joined.excluded, out)
     return datalist
+
+
+def _set_marked_apart(joined: JoinedCohort, folder: Path) -> None:
+    """Find fault with cases that no datalist takes, for how their id or path begins."""
+    for case in joined.cases[:]:
+        image = relative_name(case.image, folder)
+        for what, text in (("patient", case.patient), ("path", image)):
+            if text.startswith(CONFIG_MARKS):
+                fault = f"{image}: {what} {text!r} begins with {text[0]}, which a MONAI config would run or look up; rename it"
+                joined.problem(fault, case.diagnosis, case.patient, image)
+                joined.cases.remove(case)
+                break
 
 
 def _refuse_problems(joined: JoinedCohort, folder: Path, table: str) -> None:
@@ -266,10 +283,27 @@ def _write(datalist: dict[str, Any], excluded: list[dict[str, str]], out: Path) 
         )
     with replacing(path) as temporary, replacing(out / "excluded.csv") as beside:
         temporary.write_text(json.dumps(datalist, indent=2) + "\n")
-        with beside.open("w", newline="") as file:
+        with beside.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, EXCLUDED_COLUMNS)
             writer.writeheader()
             writer.writerows(excluded)
+
+
+def read_excluded(path: Path) -> list[dict[str, str]]:
+    """Rows of an `excluded.csv`, by `EXCLUDED_COLUMNS`.
+
+    Raises:
+        UserError: something else by that name.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        try:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: not what `monai-chd prepare` writes ({error}); prepare again") from None
+    if tuple(reader.fieldnames or ()) != EXCLUDED_COLUMNS or any(None in (*row, *row.values()) for row in rows):
+        raise UserError(f"{path}: expected the columns {', '.join(EXCLUDED_COLUMNS)} in every row; prepare again")
+    return rows
 
 
 def read_datalist(path: str | Path) -> dict[str, Any]:
@@ -280,26 +314,21 @@ def read_datalist(path: str | Path) -> dict[str, Any]:
 
     Raises:
         UserFileError: no such file.
-        UserError: not JSON, keys or classes not as expected, a record without its keys, a patient in two parts or
-            folds or with two labels.
+        UserError: not JSON, not as `SCHEMA` has it, other classes, an image twice, a patient in two parts or folds or with
+            two labels.
     """
     path = Path(path)
     if not path.is_file():
         raise UserFileError(f"{path}: no such datalist; make one with `monai-chd prepare COHORT --out WORK`")
-    try:
-        datalist = json.loads(path.read_text())
-        classes, records = datalist["classes"], [(part, record) for part in PARTS for record in datalist[part]]
-        root = datalist["root"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    mend = "; make it again with `monai-chd prepare COHORT --out WORK`"
+    datalist = read_json(path, "a datalist", mend)
+    if faults := schema_faults(datalist, schema_of(SCHEMA)):
         raise UserError(
-            f"{path}: not a datalist ({type(error).__name__}: {error}); expected root, classes, training, test"
-        ) from error
-    if classes != list(CLASSES):
-        raise UserError(f"{path}: expected classes {list(CLASSES)}, got {classes}")
-    if not isinstance(root, str):
-        raise UserError(f"{path}: expected root to be the folder that images are relative to, got {root!r}")
-    for part, record in records:
-        _check_record(path, part, record)
+            f"{path}: not a datalist: {join_faults([_fault_text(datalist, fault) for fault in faults])}{mend}"
+        )
+    if datalist["classes"] != list(CLASSES):
+        raise UserError(f"{path}: expected classes {list(CLASSES)}, got {datalist['classes']}{mend}")
+    records = [(part, record) for part in PARTS for record in datalist[part]]
     repeated = [image for image, count in Counter(record["image"] for _, record in records).items() if count > 1]
     if repeated:
         raise UserError(f"{path}: images that stand in it more than once: {', '.join(repeated)}")
@@ -333,19 +362,13 @@ def _check_patients(path: Path, records: Sequence[tuple[str, dict[str, Any]]]) -
             raise UserError(f"{path}: patients {fault}: {', '.join(twice)}; {mend}")
 
 
-def _check_record(path: Path, part: str, record: Any) -> None:
-    """Refuse a record that lacks a key, or has a label or fold that is none."""
-    if not isinstance(record, dict):
-        raise UserError(f"{path}: expected {part} records with image, label and patient, got {record!r}")
-    keys = {"image", "label", "patient"} | ({"fold"} if part == "training" else set())
-    if missing := keys - record.keys():
-        raise UserError(f"{path}: {part} record {record.get('image', record)} lacks {', '.join(sorted(missing))}")
-    if not isinstance(record["image"], str):
-        raise UserError(f"{path}: expected the path of an image, got {record['image']!r}")
-    if type(record["label"]) is not int or record["label"] not in range(len(CLASSES)):
-        raise UserError(f"{path}: {record['image']}: label {record['label']!r}; expected 0 to {len(CLASSES) - 1}")
-    if part == "training" and (type(record["fold"]) is not int or record["fold"] < 0):
-        raise UserError(f"{path}: {record['image']}: fold {record['fold']!r}; expected a whole number from 0")
+def _fault_text(datalist: Any, fault: Fault) -> str:
+    """A fault with the image of its record, by which people find it, where there is one."""
+    if len(fault.place) > 1 and fault.place[0] in PARTS:
+        record = datalist[fault.place[0]][fault.place[1]]
+        if isinstance(record, dict) and isinstance(image := record.get("image"), str) and fault.place[2:] != ("image",):
+            return f"{fault.place[0]} record {image}, {Fault(fault.place[2:], fault.fault).text}"
+    return fault.text
 
 
 @bare_mistakes()

@@ -6,27 +6,14 @@ The form of each kind is its schema, beside the files that come with the package
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jsonschema import Draft7Validator, ValidationError
-
 from monai_chd.errors import UserError, UserFileError
-
-TYPES = {
-    "object": "an object",
-    "array": "a list",
-    "string": "text",
-    "number": "a number",
-    "integer": "a whole number",
-}
-EMPTY = {"minLength": "text that is not empty", "minItems": "a list of one or more", "minProperties": "one key or more"}
-LONGEST = 60
-"""Characters of a value in a message."""
+from monai_chd.schemas import read_json, schema_faults, schema_of
 
 
 @dataclass(frozen=True)
@@ -54,7 +41,7 @@ class Definitions:
     @cached_property
     def schema(self) -> dict[str, Any]:
         """The form of a file, as JSON schema (draft 7)."""
-        return json.loads(self.schema_file.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+        return schema_of(self.schema_file)
 
     def find(self, name: str | Path) -> Path:
         """The file of one that comes with the package, or a user's own.
@@ -79,65 +66,14 @@ class Definitions:
         Raises:
             UserError: not JSON, or wrong; all that is wrong is said at once.
         """
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: not a {self.kind}, since it is not JSON ({error})") from error
-        errors = list(Draft7Validator(self.schema).iter_errors(content))
-        faults = [_words(error) for error in errors]
+        mend = f". Its form: {self.schema_file}"
+        content = read_json(path, f"a {self.kind}", mend)
+        found = schema_faults(content, self.schema)
+        faults = [fault.text for fault in found]
         if isinstance(content, dict):
-            wrong = {error.absolute_path[0] for error in errors if error.absolute_path}
+            wrong = {fault.place[0] for fault in found if fault.place}
             faults += beyond({key: value for key, value in content.items() if key not in wrong})
         if faults:
             listed = "; ".join(dict.fromkeys(faults))
-            raise UserError(f"{path}: not a {self.kind}: {listed}. Its form: {self.schema_file}")
+            raise UserError(f"{path}: not a {self.kind}: {listed}{mend}")
         return content  # type: ignore[no-any-return]
-
-
-def _words(error: ValidationError) -> str:
-    """What is wrong in one place, for a person: where (`steps 1, flags 2`, counted from 1), what was expected, what came."""
-    place: list[str] = []
-    for step in error.absolute_path:
-        if isinstance(step, int):
-            place[-1] += f" {step + 1}"
-        else:
-            place.append(step)
-    return f"{', '.join(place)}: {_fault(error)}" if place else _fault(error)
-
-
-def _fault(error: ValidationError) -> str:
-    value, kind, asked, schema = error.instance, error.validator, error.validator_value, error.schema
-    if kind == "required":
-        return _missing([key for key in asked if key not in value], schema)
-    if kind == "additionalProperties":
-        known = schema["properties"]
-        unknown = [key for key in value if key not in known]
-        return f"unknown key {', '.join(map(_shown, unknown))}; known: {', '.join(known)}"
-    if kind == "oneOf":
-        keys = [key for choice in asked for key in choice["required"]]
-        return f"expected one of {', '.join(keys)}, got {' and '.join(key for key in keys if key in value) or 'none'}"
-    if kind == "not":
-        return f"{' and '.join(asked['required'])} exclude each other: {asked['description']}"
-    if kind == "uniqueItems":
-        return f"expected every entry once, got {_shown(value)}"
-    return f"expected {_expected(kind, asked, schema)}, got {_shown(value)}"
-
-
-def _missing(keys: list[str], schema: dict[str, Any]) -> str:
-    about = [schema.get("properties", {}).get(key, {}).get("description", "") for key in keys]
-    told = (f"key {_shown(key)} is missing ({text})" for key, text in zip(keys, about, strict=True))
-    return ", ".join(told)
-
-
-def _expected(kind: str, asked: Any, schema: dict[str, Any]) -> str:
-    if kind == "enum":
-        return f"{'one of ' if len(asked) > 1 else ''}{', '.join(asked)}"
-    if kind == "type":
-        return " or ".join(TYPES[name] for name in ([asked] if isinstance(asked, str) else asked))
-    return EMPTY.get(kind) or str(schema["description"])
-
-
-def _shown(value: Any) -> str:
-    """A value as it stands in the file, cut when it is long."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

@@ -5,7 +5,6 @@ Takes everything from the files written; decides nothing.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_chd.cohort import imagechd
+from monai_chd.cohort.datalist import read_excluded
 from monai_chd.cohort.rules import UNDETERMINED
 from monai_chd.labels import CLASSES, NORMAL
 from monai_chd.wording import some_of, text_table
@@ -43,8 +43,7 @@ def summary(datalist: dict[str, Any]) -> str:
 
 def report(datalist: dict[str, Any], out: Path) -> str:
     """What `prepare` tells: the counts, what was left out and why, how intensities were read, and where the files are."""
-    with (out / "excluded.csv").open(newline="") as file:
-        excluded = list(csv.DictReader(file))
+    excluded = read_excluded(out / "excluded.csv")
     records = [*datalist["training"], *datalist["test"]]
     lines = [summary(datalist), "", *_policy(datalist)]
     lines.append(f"left out: {len(excluded)}" + (f" (why: {out / 'excluded.csv'})" if excluded else ""))

@@ -21,11 +21,13 @@ from monai_chd.crossval.folds import INNER_SHARE, draw_folds, inner_part
 from monai_chd.errors import UserError, UserFileError
 from monai_chd.files import replacing, writable_folder
 from monai_chd.labels import CLASSES
+from monai_chd.schemas import read_checked
 from monai_chd.versions import software_versions
 from monai_chd.wording import some_of
 from monai_chd.workflow.run import config_content
 
 FOLDS_FILE = "folds.json"
+SCHEMA = Path(__file__).with_name("folds.schema.json")
 
 
 @dataclass(frozen=True)
@@ -238,13 +240,7 @@ def read_folds(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise UserFileError(f"{path}: no cross-validation there; make one with `monai-chd crossval`")
-    try:
-        content = json.loads(path.read_text())
-        if missing := {"sha256", "assignment", "labels", "settings", "seed", "folds", "repeats"} - content.keys():
-            raise KeyError(", ".join(sorted(missing)))
-    except (ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"{path}: not the folds of a cross-validation ({error}); choose another --out") from error
-    return content  # type: ignore[no-any-return]
+    return read_checked(path, SCHEMA, "the folds of a cross-validation", "; choose another --out")  # type: ignore[no-any-return]
 
 
 def _check_same(path: Path, saved: Mapping[str, Any], asked: Mapping[str, Any]) -> None:

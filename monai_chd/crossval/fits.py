@@ -23,9 +23,10 @@ from monai_chd.errors import UserError, user_error
 from monai_chd.files import replacing, writable_folder
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.predictions import read_predictions
+from monai_chd.schemas import read_checked
 from monai_chd.versions import software_versions
 from monai_chd.wording import some_of
-from monai_chd.workflow.run import quietly, run_bundle
+from monai_chd.workflow.run import Expression, quietly, run_bundle
 from monai_chd.workflow.settings import LAST, MODEL
 
 FITS_FOLDER = "fits"
@@ -33,6 +34,7 @@ FITS_FOLDER = "fits"
 
 DATALIST = "datalist.json"
 DONE = "done.json"
+DONE_SCHEMA = Path(__file__).with_name("done.schema.json")
 LOG = "log.txt"
 PREDICTIONS = "evaluation/predictions.csv"
 
@@ -88,7 +90,7 @@ def run_fit(
     with _naming(folder), quietly(folder / LOG):
         run_bundle(["train"], **overrides)
         # the features of a frozen encoder are kept, so the patients of the outer fold need not be read again
-        run_bundle(["train", "evaluate"], **overrides, **{"validate#dataset#cache": "@cache"})
+        run_bundle(["train", "evaluate"], **overrides, **{"validate#dataset#cache": Expression("@cache")})
     model_path(folder).with_name(LAST).unlink()  # a finished fit is never resumed, and 25 of them are large
     check_rows(folder / PREDICTIONS, read_predictions(folder / PREDICTIONS), datalist["test"])
     seconds = time.perf_counter() - started
@@ -128,14 +130,12 @@ def read_done(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: it never finished, or its note is damaged.
     """
-    try:
-        return json.loads((folder / DONE).read_text())  # type: ignore[no-any-return]
-    except FileNotFoundError:
+    if not (folder / DONE).is_file():
         raise UserError(
             f"{folder}: this fit never finished; run the same `monai-chd crossval` command again, it goes on from there"
-        ) from None
-    except ValueError:
-        raise UserError(f"{folder / DONE}: damaged; remove the folder and run the same command again") from None
+        )
+    mend = "; remove the folder and run the same command again"
+    return read_checked(folder / DONE, DONE_SCHEMA, "the note of a finished fit", mend)  # type: ignore[no-any-return]
 
 
 def check_done(folder: Path, datalist: Mapping[str, Any]) -> None:
@@ -185,8 +185,14 @@ def check_rows(path: Path, table: pd.DataFrame, records: Sequence[Mapping[str, A
 
 def learning_curves(folder: Path) -> list[dict[str, float]]:
     """Learning curves of a fit, an entry an epoch; `val_…` chose the model and are no test results."""
-    with (folder / "learning_curves.csv").open(newline="") as file:
-        return [
-            {key: int(value) if key == "epoch" else float(value) for key, value in row.items() if value}
-            for row in csv.DictReader(file)
-        ]
+    path = folder / "learning_curves.csv"
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [
+                {key: int(value) if key == "epoch" else float(value) for key, value in row.items() if value}
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise UserError(
+            f"{path}: no learning curves ({error}); remove its folder and run the same command again"
+        ) from None

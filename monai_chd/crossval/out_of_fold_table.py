@@ -21,7 +21,8 @@ from monai_chd.files import replacing
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.calibration import read_calibration, scale
 from monai_chd.metrics.out_of_fold import RAW
-from monai_chd.metrics.predictions import PREDICTION_COLUMNS, read_predictions
+from monai_chd.metrics.predictions import PREDICTION_COLUMNS, is_number, read_cells, read_predictions, row_faults
+from monai_chd.wording import join_faults
 
 TABLE_FILE = "predictions.csv"
 
@@ -95,11 +96,27 @@ def read_out_of_fold_table(folder: str | Path) -> pd.DataFrame:
     path = folder / TABLE_FILE
     if not path.is_file():
         raise UserFileError(f"{path}: not written yet; run `monai-chd crossval` there to its end")
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    if list(table.columns) != list(COLUMNS):
-        raise UserError(f"{path}: expected the columns {', '.join(COLUMNS)}, came {', '.join(table.columns)}")
+    rows = read_cells(path, COLUMNS)
+    faults = [
+        f"row {i}, {fault}" for i, row in enumerate(rows, start=2) for fault in row_faults(row) + _own_faults(row)
+    ]
+    if faults:
+        raise UserError(f"{path}: {join_faults(faults)}; run the same `monai-chd crossval` command there again")
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
     for name in (*CLASSES, *RAW_COLUMNS):
         table[name] = [float(cell) if cell else np.nan for cell in table[name]]
     table["abstain"] = table["abstain"] == "true"
     table[["repeat", "fold"]] = table[["repeat", "fold"]].astype(int)
     return table
+
+
+def _own_faults(row: Mapping[str, str]) -> list[str]:
+    """What is wrong with the cells that a fit's table has not."""
+    faults = [
+        f"{name}: expected a whole number, came {row[name]!r}"
+        for name in ("repeat", "fold")
+        if not row[name].isdecimal()
+    ]
+    expected = "a number" if row[CLASSES[0]] else "nothing"
+    wrong = [name for name in RAW_COLUMNS if is_number(row[name]) != bool(row[CLASSES[0]])]
+    return faults + [f"{name}: expected {expected}, came {row[name]!r}" for name in wrong]

@@ -5,7 +5,6 @@ Figures are `metrics.evaluation`'s part, controls `controls`', pages `report.pag
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
@@ -19,7 +18,8 @@ from typing import Any
 
 import torch
 
-from monai_chd.cohort.datalist import read_datalist
+from monai_chd.audit.leakage import read_audit
+from monai_chd.cohort.datalist import read_datalist, read_excluded
 from monai_chd.cohort.identity import patient_key
 from monai_chd.cohort.imagechd import NO_DIAGNOSIS
 from monai_chd.cohort.rules import UNDETERMINED
@@ -65,7 +65,6 @@ def build_report(
         seconds: of each step besides the fits.
     """
     datalist = read_datalist(design.datalist)
-    audit = design.datalist.with_name("audit.json")
     done = [read_done(fit) for _, _, fit in _fits(design, folder)]
     return {
         "note": NOTE,
@@ -78,7 +77,7 @@ def build_report(
         "against": None if against is None else dict(against),
         "training": [_training(*fit) for fit in _fits(design, folder)],
         "worst_cases": [dict(case) for case in worst],
-        "audit": json.loads(audit.read_text()) if audit.is_file() else None,
+        "audit": audit_of(design),
         "provenance": {
             "versions": software_versions(),
             "seeds": {"folds": design.seed, "fits": f"{done[0]['seed']} to {done[-1]['seed']}", "resampling": 42},
@@ -88,6 +87,15 @@ def build_report(
             "command": command,
         },
     }
+
+
+def audit_of(design: Design) -> dict[str, Any] | None:
+    """The audit that lies beside the datalist of a cross-validation; None when there is none.
+
+    Raises:
+        UserError: something else by that name.
+    """
+    return read_audit(design.datalist.with_name("audit.json"))
 
 
 def write_report_json(report: Mapping[str, Any], folder: Path) -> Path:
@@ -127,8 +135,7 @@ def _flow(design: Design) -> list[dict[str, Any]]:
     last = {"step": "took part in the cross-validation", "patients": patients, "why": "each is tested once a repeat"}
     if not path.is_file():
         return [last]
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_excluded(path)
     # a patient with one scan left out may take part with another
     taking_part = {patient_key(patient) for patient in design.labels}
     reasons: dict[str, str] = {}

@@ -25,7 +25,7 @@ from monai_chd.crossval.out_of_fold_table import (
     read_out_of_fold_table,
     write_out_of_fold_table,
 )
-from monai_chd.crossval.report_json import REPORT_FILE, build_report, write_report_json
+from monai_chd.crossval.report_json import REPORT_FILE, audit_of, build_report, write_report_json
 from monai_chd.crossval.worst_cases import worst_cases
 from monai_chd.metrics.comparison import compare_paired
 from monai_chd.metrics.evaluation import evaluate_out_of_fold
@@ -34,7 +34,7 @@ from monai_chd.report.checklists import fill_checklists
 from monai_chd.report.model_card import write_model_card
 from monai_chd.report.page import write_report
 from monai_chd.wording import text_table
-from monai_chd.workflow.run import configured
+from monai_chd.workflow.run import configured, literal
 
 logger = logging.getLogger(__name__)
 
@@ -108,9 +108,11 @@ def crossval(
     """
     folder = Path(out).resolve()
     other = None
+    # what cannot be read is told before hours of fits
     if against is not None:
         check_comparable(design, against)
-        other = read_out_of_fold_table(against)  # before hours of fits: one of its folds may never have finished
+        other = read_out_of_fold_table(against)
+    audit_of(design)
     save_or_check(design, folder)
     logger.info(_beginning(design, folder))
     seconds: dict[str, float] = {}
@@ -155,7 +157,7 @@ def _fill_feature_cache(design: Design) -> None:
     """Work out the features of all scans before the first fit, with all threads and a bar to be seen."""
     logger.info(f"features of the frozen encoder: {design.local['cache_dir']}")
     scans = [{**record, "image": str(design.image_path(record))} for record in design.records]
-    configured(["train"], {**design.overrides, "train#dataset#data": scans}, ["train#dataset"])
+    configured(["train"], {**design.overrides, "train#dataset#data": literal(scans)}, ["train#dataset"])
 
 
 def _fits_and_controls(

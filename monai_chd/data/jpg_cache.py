@@ -6,6 +6,7 @@ Padding is never kept. JPG is lossy: `frame_cache` keeps the frames as they are.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,13 @@ class JPGFrames:
     def sidecar(self, case: Mapping[str, Any]) -> Path:
         """Where the `.json` of a scan is; its pictures lie beside it."""
         name = stem(case["image"])
-        return self.folder / str(case.get("patient") or name) / f"{name}.json"
+        patient = str(case.get("patient") or name)
+        place = self.folder / patient / f"{name}.json"
+        if not Path(os.path.abspath(place)).is_relative_to(os.path.abspath(self.folder)):
+            raise UserError(
+                f"cache: the pictures of patient {patient!r} would lie outside {self.folder}; rename the patient"
+            )
+        return place
 
     def load(self, case: Mapping[str, Any]) -> dict[str, Any]:
         """The case with `image` as padded frames (1, L, S, S), from JPGs, which are written first where needed."""

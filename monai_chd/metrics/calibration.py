@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,8 +18,10 @@ from scipy.special import softmax
 
 from monai_chd.errors import UserError
 from monai_chd.files import replacing
+from monai_chd.schemas import read_checked
 
 CALIBRATION = "calibration.json"
+SCHEMA = Path(__file__).with_name("calibration.schema.json")
 
 TEMPERATURES = 0.5, 10.0
 """Bounds of the temperature. A few validation cases that are all right would sharpen without end; more than twofold is not
@@ -236,12 +237,15 @@ def read_calibration(checkpoint: str | Path | None) -> Calibration:
     path = None if checkpoint is None else Path(checkpoint).with_name(CALIBRATION)
     if path is None or not path.is_file():
         return Calibration()
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return _read(content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"key {error} is missing" if isinstance(error, KeyError) else str(error)
-        raise UserError(f"{path}: no calibration of a model: {what}; train the model again, or delete it") from None
+    mend = "; train the model again, or delete it"
+    content = read_checked(path, SCHEMA, "a calibration of a model", mend)
+    seen = content.get("validation", {"confidence": (), "right": ()})
+    confidence, right = tuple(map(float, seen["confidence"])), tuple(seen["right"])
+    if len(confidence) != len(right):
+        raise UserError(
+            f"{path}: validation: expected as many right as confidence, came {len(right)} and {len(confidence)}{mend}"
+        )
+    return Calibration(float(content["temperature"]), content["threshold"], content["wish"], confidence, right)
 
 
 def calibration_line(calibration: Calibration) -> str:
@@ -259,19 +263,6 @@ def calibration_line(calibration: Calibration) -> str:
         f"calibration: temperature {calibration.temperature:.3f}{bound}, {rule}; from {len(calibration.confidence)} "
         f"validation cases, which also chose the model"
     )
-
-
-def _read(content: Any) -> Calibration:
-    temperature, threshold, target = content["temperature"], content["threshold"], content["wish"]
-    if not isinstance(temperature, (int, float)) or not 0 < temperature < np.inf:
-        raise UserError(f"temperature: expected a number above 0, came {temperature!r}")
-    if threshold is not None and (not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1):
-        raise UserError(f"threshold: expected 0 to 1 or null, came {threshold!r}")
-    seen = content.get("validation", {"confidence": [], "right": []})
-    confidence, right = tuple(map(float, seen["confidence"])), tuple(map(bool, seen["right"]))
-    if len(confidence) != len(right):
-        raise UserError(f"validation: expected as many right as confidence, came {len(right)} and {len(confidence)}")
-    return Calibration(float(temperature), threshold, target, confidence, right)
 
 
 def _logits(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +73,8 @@ def read_predictions(path: str | os.PathLike[str]) -> pd.DataFrame:
         UserError: no such table; names the file and the bad rows as a spreadsheet counts them (row 1 is the header).
     """
     path = Path(path)
-    rows = _read_cells(path)
-    faults = [f"row {i}, {fault}" for i, row in enumerate(rows, start=2) for fault in _row_faults(row)]
+    rows = read_cells(path, PREDICTION_COLUMNS)
+    faults = [f"row {i}, {fault}" for i, row in enumerate(rows, start=2) for fault in row_faults(row)]
     faults += _repeated([row["image"] for row in rows])
     if faults:
         raise UserError(f"{path}: {join_faults(faults)}")
@@ -166,16 +166,20 @@ def _repeated(images: list[str]) -> list[str]:
     return [f"image {image}: expected one row, came {rows}" for image, rows in Counter(images).items() if rows > 1]
 
 
-def _read_cells(path: Path) -> list[dict[str, str]]:
-    """Read the rows of a csv that has `PREDICTION_COLUMNS`, as text by column."""
-    columns = list(PREDICTION_COLUMNS)
+def read_cells(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Read the rows of a csv that has `PREDICTION_COLUMNS`, or these and others, as text by column.
+
+    Raises:
+        UserFileError: no such file.
+        UserError: no csv in UTF-8, other columns, no row, or a row of another length.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets prepend a BOM
             header, *rows = list(csv.reader(file)) or [[]]
     except (csv.Error, UnicodeDecodeError) as error:
         # Not chained: `errors` shows the first cause, and that one does not name the file.
         raise UserError(f"{path}: expected a csv in UTF-8: {error}") from None
-    if header != columns:
+    if header != list(columns):
         raise UserError(f"{path}: expected the columns {', '.join(columns)}, came {', '.join(header) or 'none'}")
     if not rows:
         raise UserError(f"{path}: expected at least one case, came none")
@@ -186,7 +190,7 @@ def _read_cells(path: Path) -> list[dict[str, str]]:
     return [{**row, "abstain": row["abstain"].lower()} for row in cells]  # spreadsheets write TRUE
 
 
-def _row_faults(row: Mapping[Any, str]) -> list[str]:
+def row_faults(row: Mapping[Any, str]) -> list[str]:
     """Say what is wrong with a row of text cells, each fault beginning with its column."""
     faults = [] if row["image"].strip() else ["image: expected a name, came none"]
     if row["label"] and _patient(row) == "":
@@ -208,7 +212,7 @@ def _score_faults(row: Mapping[Any, str]) -> list[str]:
     cells, expected = [row[name] for name in CLASSES], ""
     if any(cells) or row["abstain"] == "false":
         by_name = zip(CLASSES, cells, strict=True)
-        faults = [f"{name}: expected a number, came {cell!r}" for name, cell in by_name if not _is_number(cell)]
+        faults = [f"{name}: expected a number, came {cell!r}" for name, cell in by_name if not is_number(cell)]
         if faults:
             return faults
         probabilities = np.array(cells, dtype=np.float64)
@@ -220,7 +224,8 @@ def _score_faults(row: Mapping[Any, str]) -> list[str]:
     return [f"prediction: expected {expected or 'none without probabilities'}, came {row['prediction'] or 'none'}"]
 
 
-def _is_number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
+    """Whether a cell holds a number."""
     try:
         float(cell)
     except ValueError:

@@ -5,7 +5,6 @@ What a part of the config cannot take (an encoder that is not known) is that par
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from monai_chd.errors import UserError, UserFileError, bare_mistakes
 from monai_chd.files import writable_folder
 from monai_chd.metrics.calibration import read_calibration, read_target
 from monai_chd.wording import some_of
-from monai_chd.workflow.settings import LAST, MODEL, TRAINED_ON, check_checkpoint, seen
+from monai_chd.workflow.settings import LAST, MODEL, check_checkpoint, read_trained_on, seen
 
 logger = logging.getLogger(__name__)
 
@@ -131,8 +130,7 @@ def _check_resume(last: Path, settings: Mapping[str, Any], cases: Sequence[Mappi
     import torch  # the other checks are quick
 
     check_checkpoint(last, settings)
-    beside = last.with_name(TRAINED_ON)
-    if beside.is_file() and json.loads(beside.read_text()) != seen(cases):
+    if read_trained_on(last) not in (None, seen(cases)):
         raise UserError(f"{last} was trained on other cases; resume with the datalist it was started with")
     done = torch.load(last, map_location="cpu", weights_only=True)["epoch"]
     if done >= settings["max_epochs"]:
@@ -147,10 +145,9 @@ def check_unseen(checkpoint: str | Path, cases: Sequence[Mapping[str, Any]]) -> 
     """
     if not cases:
         raise UserError("the datalist has no test part; make one with `monai-chd prepare … --test-fraction 0.2`")
-    beside = Path(checkpoint).with_name(TRAINED_ON)
-    if not beside.is_file():
+    known = read_trained_on(checkpoint)
+    if known is None:
         return
-    known = json.loads(beside.read_text())
     patients, scans = set(map(patient_key, known["patient"])), set(known["sha256"])
     leaked = sorted(
         {str(c["patient"]) for c in cases if patient_key(c["patient"]) in patients or c.get("sha256") in scans}

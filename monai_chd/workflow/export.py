@@ -25,7 +25,7 @@ from monai_chd.errors import UserError, UserFileError, bare_mistakes
 from monai_chd.files import replacing
 from monai_chd.networks.cnn_lstm import CNNLSTM
 from monai_chd.networks.encoders import FrameEncoder, feature_vectors
-from monai_chd.workflow.run import configured
+from monai_chd.workflow.run import Expression, configured
 
 logger = logging.getLogger(__name__)
 
@@ -307,7 +307,7 @@ def export(out: str, scans: str, overrides: Mapping[str, Any]) -> EngineAgreemen
         UserFileError: no model or no scan.
         UserError: settings other than the model's, a network of another kind, or a missing package.
     """
-    keys = {"output_dir": out, "dataset_dir": scans, **overrides, "device": "$torch.device('cpu')"}
+    keys = {"output_dir": out, "dataset_dir": scans, **overrides, "device": Expression("$torch.device('cpu')")}
     parts = ("begin", "checkpoint", "frame_size", "network", "dataset")
     with bare_mistakes():
         _, checkpoint, frame_size, network, dataset = configured(["inference"], keys, parts)

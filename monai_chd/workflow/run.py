@@ -35,12 +35,37 @@ def bundle_folder() -> Path:
     raise UserFileError(f"the bundle's configs are not at {' or '.join(map(str, places))}; install monai_chd again")
 
 
+class Expression(str):
+    """Text of an override that a config is to run or look up. The package's own only: what a user or a file says is data."""
+
+
+def literal(value: Any) -> Expression:
+    """Plain data (text, numbers, lists, dictionaries) as an expression that gives it back, whatever its text begins with.
+
+    MONAI runs text that begins with `$`, looks up what begins with `@` or `%`, and makes `::` of every `#`.
+    """
+    escaped = re.sub("[$@%#]|::", lambda marks: "".join(f"\\x{ord(mark):02x}" for mark in marks[0]), repr(value))
+    return Expression("$" + escaped)
+
+
+def _as_data(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides whose text is data; an object is a config of its own (`{"_target_": …}`)."""
+    return {key: _plain(value) for key, value in overrides.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    is_data = isinstance(value, str) and not isinstance(value, Expression)
+    return literal(value) if is_data else copy.deepcopy(value)  # MONAI writes into what it is given
+
+
 def run_bundle(configs: Sequence[str], **overrides: Any) -> None:
-    """Run the bundle as `python -m monai.bundle run` does.
+    """Run the bundle as `python -m monai.bundle run` does, with text of the overrides taken as data.
 
     Args:
         configs: names of configs of the bundle ("train"), each overriding those before.
-        overrides: top-level config keys.
+        overrides: top-level config keys; see `Expression`.
     """
     from monai.bundle import run
 
@@ -53,7 +78,7 @@ def run_bundle(configs: Sequence[str], **overrides: Any) -> None:
             bundle_root=str(folder),
             meta_file=str(folder / "configs" / "metadata.json"),
             logging_file=str(folder / "configs" / "logging.conf"),
-            **copy.deepcopy(overrides),  # MONAI writes into what it is given
+            **_as_data(overrides),
         )
 
 
@@ -95,18 +120,18 @@ def config_content(name: str) -> dict[str, Any]:
 
 
 def configured(configs: Sequence[str], overrides: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
-    """Parts that the bundle's configs build, without a run.
+    """Parts that the bundle's configs build, without a run, with text of the overrides taken as data.
 
     Args:
         configs: names of configs of the bundle.
-        overrides: config keys.
+        overrides: config keys; see `Expression`.
         names: ids of the parts, such as "network_def".
     """
     from monai.bundle import ConfigParser
 
     parser = ConfigParser()
     parser.read_config([str(bundle_folder() / "configs" / f"{name}.json") for name in configs])
-    parser.update({"bundle_root": str(bundle_folder()), **copy.deepcopy(dict(overrides))})
+    parser.update({"bundle_root": str(bundle_folder()), **_as_data(overrides)})
     return [parser.get_parsed_content(name) for name in names]
 
 

@@ -12,12 +12,18 @@ from typing import Any
 
 from monai_chd.errors import UserError, UserFileError, bare_mistakes
 from monai_chd.files import replacing
+from monai_chd.schemas import CONFIG_MARKS, read_checked, read_json
 from monai_chd.workflow.run import config_content
 
 MODEL = "model.pt"
 LAST = "last.pt"
 SETTINGS = "settings.json"
 TRAINED_ON = "trained_on.json"
+
+TRAINED_ON_SCHEMA = Path(__file__).with_name("trained_on.schema.json")
+
+MEND = "train the model again, or take its file from where it was trained"
+"""Of what lies beside weights."""
 
 MODEL_KEYS = (
     "frame_size",
@@ -36,9 +42,6 @@ MODEL_KEYS = (
 
 BUILT = "_built_in_config"
 """What the key of an object is noted with: it stands for the object's class, and no config takes it for a value."""
-
-CONFIG_MARKS = ("$", "@", "%")
-"""What text begins with that a config would run or look up."""
 
 
 def find_checkpoint(output_dir: str | Path, bundle_root: str | Path) -> str:
@@ -91,17 +94,14 @@ def read_settings(checkpoint: str | Path) -> dict[str, Any]:
     path = Path(checkpoint).with_name(SETTINGS)
     if not path.is_file():
         return {}
-    mend = "train the model again, or take its file from where it was trained"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); {mend}") from None
+    mend = f"; {MEND}"
+    content = read_json(path, "the settings of a model", mend)
     if not isinstance(content, dict):
-        raise UserError(f"{path}: expected an object of settings, got {type(content).__name__}; {mend}")
+        raise UserError(f"{path}: expected an object of settings, got {type(content).__name__}{mend}")
     known = config_content("train")["settings"]
     for key, value in content.items():
         if fault := _fault(key, value, known):
-            raise UserError(f"{path}: {key}: {fault}; {mend}")
+            raise UserError(f"{path}: {key}: {fault}{mend}")
     return content
 
 
@@ -119,6 +119,18 @@ def _fault(key: str, value: Any, known: Collection[str]) -> str:
     if value is None or all(isinstance(number, (int, float)) for number in numbers):
         return ""
     return f"expected text, a number, true, false, null or a list of numbers, got {value!r}"
+
+
+def read_trained_on(checkpoint: str | Path) -> dict[str, list[str]] | None:
+    """Patients and scans noted beside weights, as `seen` gives them; None when none are noted.
+
+    Raises:
+        UserError: the note is none; names file and key.
+    """
+    path = Path(checkpoint).with_name(TRAINED_ON)
+    if not path.is_file():
+        return None
+    return read_checked(path, TRAINED_ON_SCHEMA, "the patients of a training", f"; {MEND}")  # type: ignore[no-any-return]
 
 
 def model_settings(checkpoint: str | Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -100,6 +101,34 @@ def test_a_table_that_is_none_is_one_error(tiny_design, fits_copy, tmp_path):
         read_out_of_fold_table(tmp_path)
     (tmp_path / "predictions.csv").write_text("image,patient\n")
     with pytest.raises(ValueError, match="expected the columns image, patient, label"):
+        read_out_of_fold_table(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "fault"),
+    [
+        ("repeat", "$1", "row 2, repeat: expected a whole number, came '$1'"),
+        ("raw_Normal", "a", "row 2, raw_Normal: expected a number, came 'a'"),
+        ("raw_Normal", "", "row 2, raw_Normal: expected a number, came ''"),
+        ("Normal", "2", "row 2, Cyanotic/Non-Cyanotic/Normal: "),
+        ("abstain", "perhaps", "row 2, abstain: expected true or false, came 'perhaps'"),
+    ],
+)
+def test_a_cell_that_cannot_be_is_named_with_file_row_and_column(tmp_path, done_fits, tiny_design, column, cell, fault):
+    save_or_check(tiny_design, tmp_path)
+    shutil.copytree(done_fits, tmp_path / "fits", dirs_exist_ok=True)
+    table = out_of_fold_table(tiny_design, done_fits, range(1))
+    path = write_out_of_fold_table(table, tmp_path)
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows[0][column] = cell
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    with pytest.raises(
+        ValueError, match=rf"predictions\.csv: {re.escape(fault)}.*run the same `monai-chd crossval` command"
+    ):
         read_out_of_fold_table(tmp_path)
 
 

@@ -12,7 +12,7 @@ from monai_chd import __version__
 from monai_chd.crossval.design import new_design, save_or_check
 from monai_chd.crossval.fits import fit_folder
 from monai_chd.crossval.out_of_fold_table import write_out_of_fold_table
-from monai_chd.crossval.report_json import build_report, processor, write_report_json
+from monai_chd.crossval.report_json import audit_of, build_report, processor, write_report_json
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.evaluation import evaluate_out_of_fold
 
@@ -35,6 +35,10 @@ def finished(design, folder, versions=None):
             fit.mkdir(parents=True)
             (fit / "learning_curves.csv").write_text("epoch,train_loss,val_macro_f1\n1,1.5,0.25\n2,1.25,0.5\n3,1.0,\n")
             note = {
+                "repeat": repeat,
+                "fold": fold,
+                "datalist_sha256": "a",
+                "predictions_sha256": "b",
                 "seconds": 2.5,
                 "seed": 42 + 3 * repeat + fold,
                 "versions": {"torch": (versions or {}).get(fold, "1")},
@@ -120,8 +124,30 @@ def test_the_provenance_has_hashes_versions_seeds_and_seconds(design, tmp_path):
 
 def test_the_audit_beside_the_datalist_is_taken_along(design, tmp_path):
     assert made(design, tmp_path / "a")["audit"] is None
-    (tmp_path / "work" / "audit.json").write_text('{"leakage": []}')
-    assert made(design, tmp_path / "b")["audit"] == {"leakage": []}
+    keys = ("compared", "leakage", "notes", "problems", "association", "prediction", "warnings")
+    found = {"datalist": "d", **{key: [] for key in keys}, "compared": {}, "prediction": None}
+    (tmp_path / "work" / "audit.json").write_text(json.dumps(found))
+    assert made(design, tmp_path / "b")["audit"] == found
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"leakage": []}'])
+def test_something_else_by_the_name_of_the_audit_is_refused(design, tmp_path, text):
+    (tmp_path / "work" / "audit.json").write_text(text)
+    with pytest.raises(
+        ValueError, match=r"audit\.json: not an audit.*; write it again with `monai-chd audit`, or move it"
+    ):
+        audit_of(design)
+
+
+@pytest.mark.parametrize(
+    "rows", [["patient,image"], ["patient,image,flags,reason", "1"], ["patient,image,flags,reason,x"]]
+)
+def test_something_else_by_the_name_of_the_excluded_is_refused(design, tmp_path, rows):
+    (tmp_path / "work" / "excluded.csv").write_text("\n".join(rows) + "\n")
+    with pytest.raises(
+        ValueError, match=r"excluded\.csv: expected the columns patient, image, flags, reason in every row"
+    ):
+        made(design, tmp_path / "a")
 
 
 def test_fits_of_different_versions_are_warned_of(design, tmp_path):

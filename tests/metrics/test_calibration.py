@@ -1,6 +1,7 @@
 """Temperature and threshold are those of greatest likelihood and of counting, and never change the most probable class."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -254,12 +255,23 @@ def test_a_file_with_the_contract_keys_alone_is_taken(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "Expecting value"),
-        ("[]", "list"),
-        ('{"threshold": 0, "wish": null}', "key 'temperature' is missing"),
-        ('{"temperature": 0, "threshold": 0, "wish": null}', "temperature: expected a number above 0, came 0"),
-        ('{"temperature": "1", "threshold": 0, "wish": null}', "temperature: .* came '1'"),
-        ('{"temperature": 1, "threshold": 2, "wish": null}', "threshold: expected 0 to 1 or null, came 2"),
+        ("", "since it is not JSON (Expecting value"),
+        ("[]", "expected an object, got []"),
+        ('{"threshold": 0, "wish": null}', 'key "temperature" is missing'),
+        (
+            '{"temperature": 0, "threshold": 0, "wish": null}',
+            "temperature: expected a number above 0, by which log probabilities are divided, got 0",
+        ),
+        ('{"temperature": "1", "threshold": 0, "wish": null}', 'temperature: expected a number, got "1"'),
+        (
+            '{"temperature": 1, "threshold": 2, "wish": null}',
+            "threshold: expected 0 to 1, below which a case is abstained from; null: all are, got 2",
+        ),
+        (
+            '{"temperature": 1, "threshold": 0, "wish": null, "a": 1}',
+            'unknown key "a"; known: temperature, threshold, wish,',
+        ),
+        ('{"temperature": 1, "threshold": 0, "wish": {"risk": "$x"}}', 'wish, risk: expected a number, got "$x"'),
         (
             '{"temperature": 1, "threshold": 0, "wish": null, "validation": {"confidence": [0.5], "right": []}}',
             "as many right as confidence, came 0 and 1",
@@ -268,5 +280,7 @@ def test_a_file_with_the_contract_keys_alone_is_taken(tmp_path):
 )
 def test_a_file_that_is_none_is_refused_by_name(tmp_path, content, message):
     (tmp_path / "calibration.json").write_text(content)
-    with pytest.raises(ValueError, match=rf"calibration\.json: no calibration of a model: .*{message}.*; train"):
+    with pytest.raises(
+        ValueError, match=rf"calibration\.json: .*{re.escape(message)}.*; train the model again, or delete it"
+    ):
         read_calibration(tmp_path / "model.pt")

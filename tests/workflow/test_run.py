@@ -10,7 +10,16 @@ import sys
 import pytest
 
 from monai_chd.workflow import run
-from monai_chd.workflow.run import bundle_folder, check_keys, config_content, configured, quietly, run_bundle
+from monai_chd.workflow.run import (
+    Expression,
+    bundle_folder,
+    check_keys,
+    config_content,
+    configured,
+    literal,
+    quietly,
+    run_bundle,
+)
 
 BUNDLE = bundle_folder()
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")  # MONAI says so of every config
@@ -106,6 +115,30 @@ def test_a_run_of_the_bundle_trains_into_its_folder_and_logs_plainly(datalist, t
     assert any(re.match(r"\d{4}-.* - INFO - ", line) for line in lines)
     logging.getLogger("monai_chd.workflow").info("after the run")
     assert capsys.readouterr().out == "after the run\n"
+
+
+TEXTS = [
+    "$open('x', 'w')", "@frame_size", "%/nowhere.json::a", "run#3", "a::b", "@##encoder", "'$\\", "",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_of_an_override_is_data_whatever_it_begins_with(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = configured(["train"], {"output_dir": text, "window": [text, 1]}, ["output_dir", "cache_dir", "window"])
+    assert found == [text, f"{text}/cache", [text, 1]]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_any_plain_data_comes_back_from_its_literal(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = [{"image": text, text: [text, None, True, 1.5, {"a::b": -1}]} for text in TEXTS]
+    assert configured(["train"], {"settings": literal(data)}, ["settings"]) == [data]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_expression_of_the_package_is_run(tmp_path):
+    assert configured(["train"], {"hu_offset": Expression("$1 + @frame_size")}, ["hu_offset"]) == [513]
 
 
 def test_values_that_are_given_stay_as_they_are():

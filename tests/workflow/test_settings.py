@@ -92,7 +92,7 @@ def test_an_encoder_built_in_a_config_is_noted_by_its_class(tmp_path):
         ('{"initialize": []}', "initialize: no setting of a model; known: frame_size,"),
         ('{"encoder#network": 1}', "encoder#network: no setting of a model"),
         ("[]", "expected an object of settings, got list"),
-        ('{"frame_size": 2', "not JSON ("),
+        ('{"frame_size": 2', "not the settings of a model, since it is not JSON ("),
     ],
 )
 def test_a_note_that_is_no_plain_data_is_refused_with_file_and_key(tmp_path, text, message):
