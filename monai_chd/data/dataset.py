@@ -36,6 +36,12 @@ def frames_step(transform: Compose) -> int:
     )
 
 
+def _part(chain: Compose, start: int, stop: int | None = None) -> Compose:
+    """Some steps of a chain, applied as the chain applies them."""
+    steps = chain.transforms[start:stop]
+    return Compose(steps, chain.map_items, chain.unpack_items, lazy=chain.lazy, overrides=chain.overrides)
+
+
 def loader_workers(num_workers: int, cache: str) -> int:
     """Worker processes that are of use: as many as asked for where scans or JPGs are read, none where frames are kept.
 
@@ -95,7 +101,7 @@ class FrameDataset(Dataset):
             self._files.fill(data)  # at once: a worker process could not use the encoder's GPU
         elif cache != "none":
             split = frames_step(transform)
-            frames, self._rest = Compose(transform.transforms[:split]), Compose(transform.transforms[split:])
+            frames, self._rest = _part(transform, 0, split), _part(transform, split)
             if cache == "frames":
                 limit = float("inf") if cache_limit is None else cache_limit * GIB
                 self._files = FrameFiles(str(cache_dir), frames, limit=limit)
@@ -156,7 +162,7 @@ class FrameDataset(Dataset):
         }
         frame = torch.zeros(1, 1, resize.frame_size, resize.frame_size, dtype=torch.uint8)
         image = pad(MetaTensor(frame, torch.eye(4, dtype=torch.float64), meta))
-        return {**Compose(steps[split:])(with_image(case, image)), "reason": reason}
+        return {**_part(self.transform, split)(with_image(case, image)), "reason": reason}
 
 
 def _check_names(data: Sequence[dict[str, Any]], pictures: JPGFrames) -> None:

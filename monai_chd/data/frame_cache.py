@@ -21,7 +21,8 @@ from monai.data import MetaTensor
 from monai.transforms import Compose
 from numpy.typing import NDArray
 
-from monai_chd.data.scan_files import ScanFiles, notes_of, own_settings, restored, stamp_of, transform_key, with_image
+from monai_chd.data.chain_key import transform_key
+from monai_chd.data.scan_files import ScanFiles, notes_of, own_settings, restored, stamp_of, with_image
 from monai_chd.errors import UserError
 from monai_chd.files import replacing, writable_folder
 from monai_chd.nifti import crc32
@@ -45,8 +46,8 @@ class _FrameEntry(NamedTuple):
 class FrameFiles:
     """One memory-mapped file of uint8 frames a scan, lossless.
 
-    A file's name is a digest of the scan's bytes, of every transform with its settings, and of the case's own settings,
-    so that one folder serves any number of trainings, processes and jobs. It is written once, to a temporary name; its
+    A file's name is a digest of the scan's bytes, of every transform with its settings and code, and of the case's own
+    settings, so that one folder serves any number of trainings, processes and jobs. It is written once, to a temporary name; its
     length, key and checksum are verified when it is first opened, and a damaged one is written again. Behind the real
     frames the file has a hole up to the sequence length, which takes no room on disk and reads as zeros, so that the
     padded sequence is handed out without a copy. `applied_operations` are not kept: to invert, read without a cache.
