@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -466,3 +467,12 @@ def test_frames_written_ahead_are_what_a_training_reads(folder, tmp_path, capsys
     words = ["--cache", "frames", "--cache_dir", str(kept), "--max_epochs", "1"]
     assert main(["train", datalist, "--out", str(tmp_path / "out"), *TINY, *words]) == 0
     assert written and {path: path.stat().st_mtime_ns for path in kept.glob("*.npy")} == written
+
+
+def test_a_full_disk_ends_the_cache_command_with_what_was_written(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=5 * 2**20))
+    words = ["cache", str(folder / "work" / "datalist.json"), "--out", str(tmp_path / "frames"), *TINY[:4]]
+    assert main(words) == 1
+    printed = capsys.readouterr()
+    assert "error: 0 of 12 written: " in printed.err and "5.0 MiB of its disk are free" in printed.err
+    assert "frames: " not in printed.out

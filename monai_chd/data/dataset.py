@@ -110,7 +110,11 @@ class FrameDataset(Dataset):
                 _check_names(data, self._files)
 
     def fill(self) -> None:
-        """Write what is missing on disk, several scans at once, with a progress bar."""
+        """Write what is missing on disk, several scans at once, with a progress bar.
+
+        Raises:
+            UserFileError, UserError: not a cache on disk; a scan is gone or cannot be read; no room for all.
+        """
         if self._files is None:
             raise UserError("fill: only the caches 'frames', 'jpg' and 'features' are kept on disk")
         if isinstance(self._files, FeatureFiles):
@@ -118,16 +122,20 @@ class FrameDataset(Dataset):
         with ThreadPoolExecutor(os.cpu_count()) as pool, bare_mistakes():
             work = pool.map(self._keep, self.data)
             try:
-                for _ in tqdm(work, desc="writing frames", unit="scan", total=len(self.data)):
-                    pass
+                written = sum(tqdm(work, desc="writing frames", unit="scan", total=len(self.data)))
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
+        if isinstance(self._files, FrameFiles) and written < len(self.data):
+            raise UserError(f"{written} of {len(self.data)} written: {self._files.full}")
 
-    def _keep(self, case: dict[str, Any]) -> None:
+    def _keep(self, case: dict[str, Any]) -> bool:
         """Write a case's file where it is missing; its frames are not handed back, since they would pile up in memory."""
+        if isinstance(self._files, FrameFiles):
+            return self._files.keep(case)
         assert self._files is not None
         self._files.load(case)
+        return True
 
     def _transform(self, index: int) -> dict[str, Any]:
         case = self.data[index]
