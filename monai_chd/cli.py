@@ -104,11 +104,11 @@ def _audit(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> None:
     from monai_chd.workflow.run import run_bundle
-    from monai_chd.workflow.settings import MODEL, model_settings
+    from monai_chd.workflow.settings import LAST, resume_settings
 
     overrides = _checked(options, ["train"], ("datalist", "output_dir"))
-    if overrides.get("resume") is True:  # who resumes means the same network and frames
-        overrides = model_settings(Path(options.out, "models", MODEL)) | overrides
+    if overrides.get("resume") is True:  # who resumes means the same training
+        overrides = resume_settings(Path(options.out, "models", LAST)) | overrides
     run_bundle(["train"], datalist=_absolute(options.datalist), output_dir=_absolute(options.out), **overrides)
 
 

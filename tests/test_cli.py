@@ -179,13 +179,15 @@ def test_commands_name_a_config_and_leave_the_settings_of_the_weights_to_it(monk
     ]
 
 
-def test_who_resumes_means_the_same_network_and_frames_unless_another_is_asked_for(monkeypatch, folder):
+def test_who_resumes_means_the_same_training_unless_another_is_asked_for(monkeypatch, folder):
     given = {}
     monkeypatch.setattr(run, "run_bundle", lambda configs, **keys: given.update(keys))
     words = ["train", "d", "--out", str(folder / "out"), "--resume", "true", "--max_epochs", "9", "--pooling", "max"]
     assert main(words) == 0
     assert (given["frame_size"], given["hidden_size"], given["pooling"], given["max_epochs"]) == (16, 8, "max", 9)
-    assert "learning_rate" not in given and "coverage" not in given
+    noted = json.loads((folder / "out" / "models" / "settings.json").read_text())
+    assert given.keys() >= noted.keys() - {"early_stop_patience"} and "early_stop_patience" not in given
+    assert all(given[key] == noted[key] for key in ("learning_rate", "batch_size", "seed", "cache", "coverage"))
 
 
 def test_a_model_that_the_bundle_ships_brings_its_settings(monkeypatch, tmp_path, folder):

@@ -16,7 +16,7 @@ from monai_chd.errors import UserError, UserFileError, bare_mistakes
 from monai_chd.files import writable_folder
 from monai_chd.metrics.calibration import read_calibration, read_target
 from monai_chd.wording import some_of
-from monai_chd.workflow.settings import LAST, MODEL, TRAINED_ON, check_checkpoint, seen
+from monai_chd.workflow.settings import LAST, MODEL, TRAINED_ON, check_checkpoint, read_settings, seen
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +24,8 @@ COUNTS = ("max_epochs", "batch_size", "val_interval", "early_stop_patience", "pr
 OPTIONAL = ("projection",)
 RATES = ("learning_rate", "lr_decay")
 SWITCHES = ("bidirectional", "resume", "amp")
+GROWING = ("max_epochs", "early_stop_patience")
+"""Settings that a training may go on with more of: it is then the training that had them from the beginning."""
 
 
 @bare_mistakes()
@@ -127,16 +129,29 @@ def _check_output(output_dir: str | Path, resume: bool) -> None:
 
 
 def _check_resume(last: Path, settings: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> None:
-    """What is noted beside the weights would become untrue with other settings or cases."""
+    """A training goes on only where it comes to the model of one that was never stopped."""
     import torch  # the other checks are quick
 
-    check_checkpoint(last, settings)
+    check_checkpoint(last, settings, settings.keys() - set(GROWING))
     beside = last.with_name(TRAINED_ON)
     if beside.is_file() and json.loads(beside.read_text()) != seen(cases):
         raise UserError(f"{last} was trained on other cases; resume with the datalist it was started with")
-    done = torch.load(last, map_location="cpu", weights_only=True)["epoch"]
+    saved = torch.load(last, map_location="cpu", weights_only=True)
+    if "early_stop" not in saved:
+        raise UserError(f"{last}: of an older version, without what early stopping knew; train again")
+    done, stopping, patience = saved["epoch"], saved["early_stop"], settings["early_stop_patience"]
     if done >= settings["max_epochs"]:
         raise UserError(f"{last}: already trained for {done} epochs; ask for more with --max_epochs N")
+    if stopping and stopping["counter"] >= patience:
+        raise UserError(
+            f"{last}: stopped early after {done} epochs, the last {stopping['counter']} validations without a better one; ask "
+            f"for more with --early_stop_patience N"
+        )
+    before = read_settings(last).get("early_stop_patience", patience)
+    if patience < before and patience <= done:  # it may have been used up meanwhile
+        raise UserError(
+            f"{last} was trained with early_stop_patience {before} (asked: {patience}); ask for no less to go on"
+        )
 
 
 def check_unseen(checkpoint: str | Path, cases: Sequence[Mapping[str, Any]]) -> None:
