@@ -6,6 +6,7 @@ Knows single files only: which file belongs to which patient is `cohort`'s part,
 from __future__ import annotations
 
 import gzip
+import hashlib
 import logging
 import math
 import os
@@ -70,6 +71,19 @@ _OTHER_KINDS = (
 _NO_LOG = logging.Logger("", logging.CRITICAL + 1)
 
 _ITK_DTYPES = ("uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
+
+
+def voxel_digest(values: np.ndarray) -> str:
+    """sha256 of the voxels as numbers: the same however the file is named, compressed, or stores them (int16, float32, …).
+
+    Args:
+        values: shape (X, Y, Z, …); taken slice by slice, so that no second volume is in memory.
+    """
+    digest = hashlib.sha256(repr(values.shape).encode())
+    for index in range(values.shape[2] if values.ndim > 2 else 1):
+        plane = values[:, :, index] if values.ndim > 2 else values
+        digest.update(np.ascontiguousarray(plane.T, dtype="<f4").data)  # .T: in the order of a NIfTI file
+    return digest.hexdigest()
 
 
 class Volume(NamedTuple):

@@ -222,6 +222,7 @@ def _record(case: LabelledScan, folder: Path, fold: int, ages: bool) -> dict[str
         "fold": fold,
         "flags": list(case.diagnosis.flags),
         "sha256": case.sha256,
+        "voxels": case.voxels,
     }
     if case.hu_offset is not None:
         record["hu_offset"] = case.hu_offset

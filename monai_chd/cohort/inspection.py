@@ -22,7 +22,7 @@ from monai_chd.cohort.imagechd_image_info import ImageInfo
 from monai_chd.cohort.joining import JoinedCohort, LabelledScan, relative_name
 from monai_chd.errors import UserError
 from monai_chd.hu_offset import detect_hu_offset
-from monai_chd.nifti import read_volume, stem
+from monai_chd.nifti import read_volume, stem, voxel_digest
 
 MILLIMETRES = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
 MYOCARDIUM = 5
@@ -67,13 +67,13 @@ def inspect_scans(cohort: JoinedCohort, folder: Path, offset: float | None, prog
 
 
 def _leave_out_copies(cohort: JoinedCohort, folder: Path) -> None:
-    """The same bytes twice are a problem: under several patients they could stand on both sides of a split, and none is a case.
+    """The same voxels twice are a problem: under several patients they could stand on both sides of a split, and none is a case.
 
     Of one patient's copies the first is kept, that of the shortest name.
     """
     same: dict[str, list[LabelledScan]] = {}
     for case in cohort.cases:
-        same.setdefault(case.sha256, []).append(case)
+        same.setdefault(case.voxels, []).append(case)
     for copies in same.values():
         copies.sort(key=lambda case: (len(str(case.image)), str(case.image)))
         names = [relative_name(case.image, folder) for case in copies]
@@ -82,7 +82,7 @@ def _leave_out_copies(cohort: JoinedCohort, folder: Path) -> None:
             listed = " and ".join(sorted(f"{name} (patient {case.patient})" for name, case in pairs))
             text, left_out = f"the same scan under several patients: {listed}; keep it under the right one", copies
         else:
-            text, left_out = f"the same bytes in {' and '.join(names)}; keep one of them", copies[1:]
+            text, left_out = f"the same voxels in {' and '.join(names)}; keep one of them", copies[1:]
         if left_out:
             cohort.problems.append(text)
         for case in left_out:
@@ -99,6 +99,7 @@ def _inspect(case: LabelledScan, offset: float | None) -> None:
     case.shape = values.shape
     with case.image.open("rb") as file:
         case.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    case.voxels = voxel_digest(values)
     case.spacing_mm = header_spacing(case.image)
     beside = label_map_of(case.image)
     if beside is not None:

@@ -34,6 +34,7 @@ class LabelledScan:
 
     Attributes:
         sha256: of the file.
+        voxels: digest of its voxels, `nifti.voxel_digest`.
         hu_offset: HU = value + this; None for a cine in arbitrary units.
         shape: voxels (X, Y, Z), time points after them.
         spacing_mm: size of a voxel along X, Y, Z; None when nothing believable says so.
@@ -48,6 +49,7 @@ class LabelledScan:
     image: Path
     diagnosis: Diagnosis
     sha256: str = ""
+    voxels: str = ""
     hu_offset: float | None = None
     shape: tuple[int, ...] = ()
     spacing_mm: tuple[float, float, float] | None = None

@@ -27,6 +27,7 @@ from monai_chd.crossval.out_of_fold_table import (
 )
 from monai_chd.crossval.report_json import REPORT_FILE, build_report, write_report_json
 from monai_chd.crossval.worst_cases import worst_cases
+from monai_chd.files import locked
 from monai_chd.metrics.comparison import compare_paired
 from monai_chd.metrics.evaluation import evaluate_out_of_fold
 from monai_chd.metrics.wording import format_estimate
@@ -111,6 +112,15 @@ def crossval(
     if against is not None:
         check_comparable(design, against)
         other = read_out_of_fold_table(against)  # before hours of fits: one of its folds may never have finished
+    with locked(folder, "cross-validation"):
+        report = _crossval(design, folder, other, str(against), controls=controls, command=command)
+    return report
+
+
+def _crossval(
+    design: Design, folder: Path, other: pd.DataFrame | None, where: str, *, controls: bool, command: str
+) -> dict[str, Any]:
+    """`crossval` in a folder of its own; `other` is the table to compare with, and `where` it is."""
     save_or_check(design, folder)
     logger.info(_beginning(design, folder))
     seconds: dict[str, float] = {}
@@ -121,7 +131,7 @@ def crossval(
     logger.info("figures with intervals")
     with _timed(seconds, "evaluation"):
         evaluated = evaluate_out_of_fold(table, design.flags)
-        compared = None if other is None else _compared(table, other, str(against))
+        compared = None if other is None else _compared(table, other, where)
     with _timed(seconds, "worst cases"):
         worst = worst_cases(design, table, folder / FITS_FOLDER, folder)
     report = build_report(

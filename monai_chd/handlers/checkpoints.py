@@ -34,10 +34,10 @@ class Checkpoints:
     `models/model.pt` is the bare state dict of the network with the best validation metric so far, tensors only, and
     `models/calibration.json` its temperature and abstention threshold from the same validation.
     `models/last.pt` holds network, optimizer, learning rate schedule, early stopping, loss scale, epoch, best metric, curves
-    and random states: a training that was stopped and resumed gives the same weights as one that ran through. It is written after an
-    epoch when the one before is `SAVE_AFTER` seconds old, and at the end: with the 300 tensors of a frozen encoder it took a
-    tenth of an epoch of its head. MONAI's CheckpointSaver does not keep the random states or the best metric, and does not
-    write under a temporary name.
+    and random states: a training that was stopped and resumed gives the same weights as one that ran through. It is written
+    after an epoch when the one before is `SAVE_AFTER` seconds old, and at the end: with the 300 tensors of a frozen encoder it
+    took a tenth of an epoch of its head. MONAI's CheckpointSaver does not keep the random states or the best metric, and does
+    not write under a temporary name.
 
     Put it behind LearningCurves and the LrScheduleHandler. With several processes all restore and the first one saves.
 
@@ -111,20 +111,19 @@ class Checkpoints:
 
     def _stopping(self) -> EarlyStopping | None:
         """The part of MONAI's handler that counts; it has no way to ask for it."""
-        return self.early_stop and self.early_stop._handler
+        return self.early_stop._handler if self.early_stop else None
 
     def _keep_best(self, engine: Engine) -> None:
         if engine.state.rank:  # type: ignore[attr-defined]
             return
         state: Any = self.evaluator.state
         score = state.metrics.get(state.key_metric_name)
-        validated = state.epoch == engine.state.epoch and score is not None
+        validated = state.epoch == engine.state.epoch and score is not None and math.isfinite(score)
         if validated and (self.best is None or score > self.best):
             self.best = float(score)
             # Stopped in between, a model without calibration is left, never one with that of another.
             (self.folder / CALIBRATION).unlink(missing_ok=True)
-            with replacing(self.folder / MODEL) as temporary:
-                torch.save(_bare(self.parts["network"]).state_dict(), temporary)
+            _save(_bare(self.parts["network"]).state_dict(), self.folder / MODEL)
             if self.calibrator and (calibration := self.calibrator.calibration()):
                 write_calibration(calibration, self.folder)
 
@@ -149,8 +148,7 @@ class Checkpoints:
             "early_stop": dict(stopping.state_dict()) if stopping else {},
             "scaler": scaler.state_dict() if scaler else {},
         }
-        with replacing(self.folder / LAST) as temporary:
-            torch.save(content, temporary)
+        _save(content, self.folder / LAST)
         self._saved, self._unsaved = time.monotonic(), None
 
     def _finish(self, engine: Engine) -> None:
@@ -158,6 +156,12 @@ class Checkpoints:
             self._save(engine)
         if not engine.state.rank and (text := calibration_line(read_calibration(self.folder / MODEL))):  # type: ignore[attr-defined]
             logger.info(text)
+
+
+def _save(content: Mapping[str, Any], path: Path) -> None:
+    """Write tensors so that equal ones give equal files: given a name, torch writes that of the temporary file into it."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
 
 
 def _rng_state() -> dict[str, Any]:

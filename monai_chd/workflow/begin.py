@@ -16,7 +16,7 @@ from monai_chd.errors import UserError, UserFileError, bare_mistakes
 from monai_chd.files import writable_folder
 from monai_chd.metrics.calibration import read_calibration, read_target
 from monai_chd.wording import some_of
-from monai_chd.workflow.settings import LAST, MODEL, TRAINED_ON, check_checkpoint, read_settings, seen
+from monai_chd.workflow.settings import LAST, MODEL, SCAN_KEYS, TRAINED_ON, check_checkpoint, read_settings, seen
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +44,16 @@ def begin_training(
         resume: go on with the model there.
 
     Raises:
-        UserError: see `check_values`; the folder is not writable or holds a model that is not resumed; other settings or
-            cases than those of the training to go on with, or one that is done already.
+        UserError: see `check_values`; no epoch would be validated; the folder is not writable or holds a model that is not
+            resumed; other settings or cases than those of the training to go on with, or one that is done already.
         UserFileError: nothing to go on with.
     """
     check_values({**settings, "resume": resume})
+    if (interval := settings.get("val_interval", 1)) > settings["max_epochs"]:
+        raise UserError(
+            f"val_interval: expected no more than max_epochs, {settings['max_epochs']}, got {interval}: without a validation no "
+            f"model is chosen"
+        )
     _check_output(output_dir, resume)
     if resume:
         _check_resume(Path(output_dir, "models", LAST), settings, [*cases["train"], *cases["validate"]])
@@ -87,8 +92,19 @@ def begin_inference(checkpoint: str | Path, settings: Mapping[str, Any]) -> None
     read_calibration(checkpoint).with_target(settings["coverage"], settings["risk"])
 
 
+@bare_mistakes()
 def end_training(output_dir: str | Path) -> None:
-    """Say where the model is, and what its figures are not."""
+    """Say where the model is, and what its figures are not.
+
+    Raises:
+        UserError: there is none, since no validation gave a figure to choose one by.
+    """
+    model = Path(output_dir, "models", MODEL)
+    if not model.is_file():
+        raise UserError(
+            f"{model}: no model was kept, since no validation gave a finite figure to choose one by; look at "
+            f"{Path(output_dir, 'learning_curves.csv')}, and try a smaller learning_rate"
+        )
     logger.info(f"model and learning curves: {output_dir} (val_… figures chose the model; they are not test results)")
 
 
@@ -166,9 +182,14 @@ def check_unseen(checkpoint: str | Path, cases: Sequence[Mapping[str, Any]]) -> 
     if not beside.is_file():
         return
     known = json.loads(beside.read_text())
-    patients, scans = set(map(patient_key, known["patient"])), set(known["sha256"])
+    patients = set(map(patient_key, known["patient"]))
+    scans = {key: set(known.get(key, ())) for key in SCAN_KEYS}
     leaked = sorted(
-        {str(c["patient"]) for c in cases if patient_key(c["patient"]) in patients or c.get("sha256") in scans}
+        {
+            str(case["patient"])
+            for case in cases
+            if patient_key(case["patient"]) in patients or any(case.get(key) in scans[key] for key in SCAN_KEYS)
+        }
     )
     if leaked:
         raise UserError(

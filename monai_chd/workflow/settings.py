@@ -19,6 +19,9 @@ LAST = "last.pt"
 SETTINGS = "settings.json"
 TRAINED_ON = "trained_on.json"
 
+SCAN_KEYS = ("sha256", "voxels")
+"""What a case says its scan is: digests of the file, and of the voxels, which stay when it is renamed or compressed again."""
+
 MODEL_KEYS = (
     "frame_size",
     "sequence_length",
@@ -79,7 +82,7 @@ def write_settings(folder: str | Path, settings: Mapping[str, Any], cases: Seque
 
 def seen(cases: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Patients and scans, as `trained_on.json` holds them."""
-    return {key: sorted({str(case[key]) for case in cases if case.get(key)}) for key in ("patient", "sha256")}
+    return {key: sorted({str(case[key]) for case in cases if case.get(key)}) for key in ("patient", *SCAN_KEYS)}
 
 
 def read_settings(checkpoint: str | Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from tiny_report import make_report
 from monai_chd.cli import main
 from monai_chd.crossval import fit_processes
 from monai_chd.crossval.run import Progress, summary_text
+from monai_chd.files import locked
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.evaluation import evaluate_out_of_fold
 from monai_chd.report.model_card import write_model_card
@@ -217,6 +218,14 @@ def test_a_wrong_choice_is_one_line_before_any_fit(datalist, tmp_path, capsys, w
     assert main(["crossval", str(datalist), "--out", str(tmp_path / "cv"), *given, *words]) == 1
     assert message in one_error(capsys)
     assert not (tmp_path / "cv" / "fits").exists()
+
+
+def test_a_second_cross_validation_in_a_folder_is_told_of_the_first(copy, datalist, capsys):
+    before = sorted(copy.rglob("*"))
+    with locked(copy, "cross-validation"):
+        assert main(["crossval", str(datalist), "--out", str(copy), *WORDS]) == 1
+    assert "another cross-validation is at work there; wait for its end" in one_error(capsys)
+    assert sorted(path for path in copy.rglob("*") if path.name != ".lock") == [p for p in before if p.name != ".lock"]
 
 
 def test_going_on_with_other_settings_is_one_line(copy, datalist, capsys):

@@ -143,6 +143,18 @@ def test_the_notes_of_a_resumed_training_are_those_of_one_that_ran_through(runs)
         assert (runs.whole / "models" / name).read_text() == (runs.parts / "models" / name).read_text()
 
 
+def test_equal_trainings_give_equal_files(runs):
+    """torch writes the name of the file it is given into it; a temporary name is another one every time."""
+    for name in ("model.pt", "calibration.json"):
+        assert (runs.whole / "models" / name).read_bytes() == (runs.parts / "models" / name).read_bytes()
+
+
+def test_a_training_without_a_validation_is_refused_before_it_starts(datalist, tmp_path, capsys):
+    assert train(datalist, tmp_path / "out", 1, "--val_interval", "2") == 1
+    assert "val_interval: expected no more than max_epochs, 1, got 2" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "models" / "last.pt").exists()
+
+
 def test_the_calibration_of_a_resumed_training_is_that_of_one_that_ran_through(runs):
     files = [(out / "models" / "calibration.json").read_bytes() for out in (runs.whole, runs.parts)]
     assert files[0] == files[1]

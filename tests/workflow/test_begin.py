@@ -21,7 +21,7 @@ SETTINGS |= {"max_epochs": 4, "early_stop_patience": 4, "learning_rate": 0.1, "c
 CASES = [
     {"patient": "1001", "sha256": "aa", "image": "a.nii.gz"},
     {"patient": "1002", "sha256": "bb", "image": "b.nii.gz"},
-    {"patient": "1002", "sha256": "cc", "image": "c.nii.gz"},
+    {"patient": "1002", "sha256": "cc", "voxels": "v3", "image": "c.nii.gz"},
 ]
 PARTS = {"train": CASES[:1], "validate": CASES[1:], "test": [{"patient": "1003"}]}
 
@@ -138,11 +138,18 @@ def test_a_last_checkpoint_that_does_not_know_of_early_stopping_is_refused(out):
         begin_training(SETTINGS, PARTS, out, resume=True)
 
 
-def test_the_end_of_a_training_says_where_the_model_is(caplog):
+def test_a_training_that_kept_no_model_is_no_success(tmp_path):
+    with pytest.raises(ValueError, match=r"model\.pt: no model was kept, since no validation gave a finite figure"):
+        end_training(tmp_path)
+
+
+def test_the_end_of_a_training_says_where_the_model_is(caplog, tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "model.pt").touch()
     with caplog.at_level(logging.INFO, "monai_chd"):
-        end_training("OUT")
+        end_training(tmp_path)
     assert caplog.messages == [
-        "model and learning curves: OUT (val_… figures chose the model; they are not test results)"
+        f"model and learning curves: {tmp_path} (val_… figures chose the model; they are not test results)"
     ]
 
 
@@ -177,7 +184,13 @@ def test_unseen_cases_pass(checkpoint):
 
 
 @pytest.mark.parametrize(
-    "case", [{"patient": "1001", "sha256": "new scan"}, {"patient": "renamed", "sha256": "cc"}, {"patient": "1002"}]
+    "case",
+    [
+        {"patient": "1001", "sha256": "new scan"},
+        {"patient": "renamed", "sha256": "cc"},
+        {"patient": "compressed again", "sha256": "ee", "voxels": "v3"},
+        {"patient": "1002"},
+    ],
 )
 def test_a_seen_patient_or_scan_is_refused_whatever_its_other_name(checkpoint, case):
     with pytest.raises(ValueError, match=f"1 of the patients .* seen in training \\({case['patient']}\\)"):
