@@ -19,6 +19,7 @@ from monai_chd.crossval.controls import FITTED, ControlResult, control_result, s
 from monai_chd.crossval.design import FOLDS_FILE, Design, check_comparable, save_or_check
 from monai_chd.crossval.fit_processes import fit_processes, processes_for, run_fits, threads_for
 from monai_chd.crossval.fits import FITS_FOLDER
+from monai_chd.crossval.folds import INNER_SHARE
 from monai_chd.crossval.out_of_fold_table import (
     TABLE_FILE,
     out_of_fold_table,
@@ -191,7 +192,7 @@ def _controls(
 
 
 def _compared(table: pd.DataFrame, other: pd.DataFrame, where: str) -> dict[str, Any]:
-    return {**compare_paired(table, other, names=("this model", "the other")), "other": where}
+    return {**compare_paired(table, other, names=("this model", "the other"), inner_share=INNER_SHARE), "other": where}
 
 
 def summary_text(report: Mapping[str, Any], out: str | Path) -> str:

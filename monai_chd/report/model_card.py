@@ -21,6 +21,7 @@ MODES = {
 }
 
 WORDS = {
+    "balanced_accuracy": "Balanced accuracy (macro recall)",
     "auc": "AUC",
     "auc_macro": "AUC, mean of the classes",
     "mcc": "Matthews correlation (MCC)",
