@@ -22,7 +22,7 @@ MINIMUM = 20
 SHARE = 0.9
 """Part of the ids, and of the flags of these, that have to be ImageCHD's."""
 ALIKE = 0.5
-"""Part of the patients whose flags have to be ImageCHD's for a table to be a changed one of it: other cohorts use its ids, too."""
+"""Part of the patients whose flags have to be ImageCHD's for a table to be a changed one of it; others use its ids, too."""
 
 NORMALS = ("unflagged", "uncontradicted", "confirmed")
 """What it takes to be normal: no diagnosis listed; no other source that lists one; a source that says normal."""

@@ -34,7 +34,7 @@ from monai_chd.metrics.wording import format_estimate
 from monai_chd.report.checklists import fill_checklists
 from monai_chd.report.model_card import write_model_card
 from monai_chd.report.page import write_report
-from monai_chd.wording import text_table
+from monai_chd.wording import synthetic_note, text_table
 from monai_chd.workflow.run import configured
 
 logger = logging.getLogger(__name__)
@@ -202,7 +202,15 @@ def summary_text(report: Mapping[str, Any], out: str | Path) -> str:
     shown = ("accuracy", "balanced_accuracy", "macro_f1", "auc_macro")
     figures = [(name.replace("_", " "), format_estimate(overall[name])) for name in shown]
     figures.append((f"always {baseline['label']}", format_estimate(baseline["accuracy"])))
-    lines = [report["design"]["sentence"], "", text_table(figures), found["verdict"]["sentence"]]
+    cohort = report["cohort"]
+    note = synthetic_note(cohort.get("synthetic", 0), cohort.get("scans", 0))
+    lines = [
+        *([note, ""] if note else []),
+        report["design"]["sentence"],
+        "",
+        text_table(figures),
+        found["verdict"]["sentence"],
+    ]
     lines.append("n is patients; in brackets 95 % intervals; the report says how each was made")
     for control in report["controls"]:
         lines += ["", f"{control['title']}: {control['reading']}"]

@@ -73,7 +73,8 @@ def compare_paired(
 
     Returns:
         See `Comparison`. McNemar's test is for one prediction a patient: it is given for each repeat, and for the ensemble
-        (the class with the largest mean probability over repeats), which is the one to read where there are several. No p is a mean of others.
+        (the class with the largest mean probability over repeats), which is the one to read where there are
+        several. No p is a mean of others.
 
     Raises:
         UserError: tables that are none, or not of the same patients, labels, repeats and folds.

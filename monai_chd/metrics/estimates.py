@@ -297,9 +297,7 @@ class _Estimator:
 
     def overall(self) -> dict[str, Estimate]:
         """Figures of all classes together."""
-        estimates = {
-            name: self._bootstrap(self.figures[name], self.cases, RANGES.get(name, SHARE)) for name in OVERALL
-        }
+        estimates = {name: self._bootstrap(self.figures[name], self.cases, RANGES.get(name, SHARE)) for name in OVERALL}
         hits = np.diagonal(self.counts, axis1=2, axis2=3).sum(axis=2)
         return estimates | {"accuracy": self._proportion(hits, self.counts.sum(axis=(2, 3)), self.figures["accuracy"])}
 

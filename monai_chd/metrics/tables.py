@@ -77,9 +77,7 @@ def metrics_table(result: Evaluation, *, coverage: Estimate | None = None, answe
         Lines without a newline at the end.
     """
     every = [result, *([answered] if answered else [])]
-    overall = [
-        [_spoken(name), *(format_estimate(part["overall"][name]) for part in every)] for name in SHOWN
-    ]
+    overall = [[_spoken(name), *(format_estimate(part["overall"][name]) for part in every)] for name in SHOWN]
     baselines = [part["majority_baseline"] for part in every]
     overall.append([f"baseline: always {baselines[0]['label']}", *(format_estimate(b["accuracy"]) for b in baselines)])
     header = ["all classes", "value [interval] n"]

@@ -26,7 +26,7 @@ from monai_chd.report.charts import (
 from monai_chd.report.checklists import STATUS, fill_checklists, sources
 from monai_chd.report.contact_sheet import TILE, TITLE_WIDTH
 from monai_chd.report.model_card import MODES, words_of
-from monai_chd.wording import NOTE
+from monai_chd.wording import NOTE, synthetic_note
 
 Report = Mapping[str, Any]
 """report.json, read."""
@@ -75,6 +75,7 @@ def summary(report: Report) -> Section:
     overall, answered = results["all"]["overall"], results.get("answered")
     return {
         "note": NOTE,
+        "synthetic": synthetic_note(report["cohort"].get("synthetic", 0), report["cohort"].get("scans", 0)),
         "classes": len(report["cohort"]["classes"]),
         "accuracy": overall["accuracy"],
         "balanced_accuracy": overall["balanced_accuracy"],

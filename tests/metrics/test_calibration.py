@@ -81,7 +81,9 @@ def test_over_ten_seeds_the_temperature_does_no_harm_to_new_patients(n, factor):
         new, unseen = sharpened(2000, [seed, n, 1], factor)
         calibrated = scale(unseen, fit_temperature(labels, probabilities))
         changes.append(sk.log_loss(new, calibrated, labels=[0, 1, 2]) - sk.log_loss(new, unseen, labels=[0, 1, 2]))
-    assert np.mean(changes) < (0.004 if factor == 1 else -0.003)  # greatest likelihood loses 0.02 with 20 calibrated cases
+    assert np.mean(changes) < (
+        0.004 if factor == 1 else -0.003
+    )  # greatest likelihood loses 0.02 with 20 calibrated cases
 
 
 def test_few_cases_and_those_that_are_all_right_stay_within_bounds():
@@ -89,7 +91,7 @@ def test_few_cases_and_those_that_are_all_right_stay_within_bounds():
     assert fit_temperature(labels, probabilities) == 1
     right = np.eye(3)[[0, 1, 2] * 500] * 0.4 + 0.2
     assert fit_temperature([0, 1, 2] * 500, right) == TEMPERATURES[0]
-    assert fit_temperature([1, 2, 0] * 500, right ** 9 / (right**9).sum(1, keepdims=True)) == TEMPERATURES[1]
+    assert fit_temperature([1, 2, 0] * 500, right**9 / (right**9).sum(1, keepdims=True)) == TEMPERATURES[1]
     assert fit_temperature([0, 1, 2] * 5, np.full((15, 3), 1 / 3)) == 1
 
 
