@@ -22,7 +22,7 @@ from monai_chd.cohort.imagechd_image_info import ImageInfo
 from monai_chd.cohort.joining import JoinedCohort, LabelledScan, relative_name
 from monai_chd.errors import UserError
 from monai_chd.hu_offset import detect_hu_offset
-from monai_chd.nifti import read_volume, stem, voxel_digest
+from monai_chd.nifti import is_synthetic, read_volume, stem, voxel_digest
 
 MILLIMETRES = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
 MYOCARDIUM = 5
@@ -97,6 +97,7 @@ def _inspect(case: LabelledScan, offset: float | None) -> None:
     elif values.ndim == 3:
         case.hu_offset = detect_hu_offset(values, case.image)
     case.shape = values.shape
+    case.synthetic = is_synthetic(case.image)
     with case.image.open("rb") as file:
         case.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     case.voxels = voxel_digest(values)

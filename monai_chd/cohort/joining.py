@@ -42,6 +42,7 @@ class LabelledScan:
         age_years: None when unknown or not asked for.
         contrast: whether the scan is with contrast, None when unknown.
         has_label_map: whether one lies beside the scan.
+        synthetic: whether the scan says that it was made up.
         notes: what a person should know of the scan.
     """
 
@@ -57,6 +58,7 @@ class LabelledScan:
     age_years: float | None = None
     contrast: bool | None = None
     has_label_map: bool = False
+    synthetic: bool = False
     notes: list[str] = field(default_factory=list)
 
 

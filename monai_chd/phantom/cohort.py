@@ -27,6 +27,7 @@ from monai_chd.cohort.tables import SHEET
 from monai_chd.errors import UserError
 from monai_chd.files import replacing
 from monai_chd.labels import CLASSES, CYANOTIC, FLAGS, NON_CYANOTIC, NORMAL
+from monai_chd.nifti import SYNTHETIC
 from monai_chd.phantom.lesions import check_flags
 from monai_chd.phantom.volume import Nuisances, check_volume, make_volume
 
@@ -151,11 +152,13 @@ def write_file(path: Path, fill: Callable[[IO[bytes]], Any]) -> Path:
 
 
 def nifti(voxels: NDArray[Any]) -> Callable[[IO[bytes]], None]:
-    """Writer of a volume as ImageCHD has it: spacing 1, unit unknown, orientation RAS by the sform alone."""
+    """Writer of a volume as ImageCHD has it: spacing 1, unit unknown, orientation RAS by the sform alone; its header says that
+    it is synthetic."""
 
     def fill(stream: IO[bytes]) -> None:
         image: Any = nib.Nifti1Image(voxels, np.eye(4))  # type: ignore[no-untyped-call]
         image.header.set_xyzt_units("unknown", "unknown")
+        image.header["descrip"] = SYNTHETIC
         image.set_qform(None, code=0)
         image.set_sform(np.eye(4), code=1)
         with gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=stream, mtime=0) as packed:

@@ -119,6 +119,12 @@ def test_records_name_file_class_offset_and_hash(cohort, work):
     assert not any("fold" in record for record in datalist["test"])
 
 
+def test_scans_that_do_not_say_are_called_neither_synthetic_nor_real(work):
+    content = json.loads((work / "datalist.json").read_text())
+    assert all("synthetic" not in record for part in ("training", "test") for record in content[part])
+    assert not any("synthetic" in note or "real" in note for note in content["notes"])
+
+
 def test_the_same_seed_gives_the_same_file_and_another_seed_another_split(cohort, work, tmp_path):
     prepare(cohort, tmp_path / "same" / "work")
     first, again = (work / "datalist.json").read_text(), (tmp_path / "same" / "work" / "datalist.json").read_text()

@@ -118,6 +118,24 @@ def test_the_report_has_all_its_sections(done):
     assert report["provenance"]["command"].startswith("monai-chd crossval ")
 
 
+def test_a_phantom_says_everywhere_that_it_is_none_of_patients(done, datalist):
+    """From the scans' headers on, into every output; the report begins with it."""
+    note = "All 24 scans are synthetic"
+    content = json.loads(datalist.read_text())
+    records = content["training"] + content["test"]
+    assert len(records) == 24 and all(record["synthetic"] is True for record in records)
+    assert content["notes"][0].startswith(note)
+    assert report_of(done)["cohort"]["synthetic"] == 24
+    page = (done / "report.html").read_text()
+    assert re.search(rf'<p class="lead"><strong>{note}', page)
+    assert note in (done / "model_card.md").read_text()
+    assert summary_text(report_of(done), done).startswith(note)
+    assert {row["synthetic"] for row in rows(done / "predictions.csv")} == {"true"}
+    fit = done / "fits" / "r0f0" / "evaluation"
+    assert {row["synthetic"] for row in rows(fit / "predictions.csv")} == {"true"}
+    assert json.loads((fit / "metrics.json").read_text())["context"]["synthetic"].startswith("All 12 scans are synth")
+
+
 def test_shuffled_frames_are_another_input_and_shuffled_labels_other_labels(done, datalist):
     def column(root, name):
         return [row[name] for fold in (0, 1) for row in rows(root / f"r0f{fold}" / "evaluation" / "predictions.csv")]
