@@ -22,12 +22,10 @@ from monai_chd.cohort.imagechd_image_info import ImageInfo
 from monai_chd.cohort.joining import JoinedCohort, LabelledScan, relative_name
 from monai_chd.errors import UserError
 from monai_chd.hu_offset import detect_hu_offset
+from monai_chd.labels import MYOCARDIUM, STRUCTURES
 from monai_chd.nifti import is_synthetic, read_volume, stem, voxel_digest
 
 MILLIMETRES = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
-MYOCARDIUM = 5
-LAST_LABEL = 7
-"""Labels of ImageCHD: 0 background, 1 LV, 2 RV, 3 LA, 4 RA, 5 myocardium, 6 aorta, 7 pulmonary artery."""
 
 
 class LabelMap(NamedTuple):
@@ -154,7 +152,7 @@ def read_label_map(path: Path, image: Path, shape: tuple[int, ...]) -> LabelMap:
         if frame.dtype != np.uint8:  # as most label maps are, and then nothing is to be copied
             frame = np.clip(frame, 0, 255).astype(np.uint8)
         counts += np.bincount(frame.ravel(order="K"), minlength=256)
-    stray = {value: int(counts[value]) for value in range(LAST_LABEL + 1, 256) if counts[value]}
+    stray = {value: int(counts[value]) for value in range(len(STRUCTURES) + 1, 256) if counts[value]}
     return LabelMap(stray, bool(counts[MYOCARDIUM]), rounded)
 
 
@@ -164,7 +162,7 @@ def _note_labels(case: LabelledScan, found: LabelMap) -> None:
     if found.stray:
         values = ", ".join(map(str, found.stray))
         case.notes.append(
-            f"stray label values: {sum(found.stray.values())} voxels above {LAST_LABEL} ({values}), to be read as 0"
+            f"stray label values: {sum(found.stray.values())} voxels above {len(STRUCTURES)} ({values}), to be read as 0"
         )
     if not found.has_myocardium:
         case.notes.append(f"no myocardium in the label map: label {MYOCARDIUM} does not occur")
