@@ -318,7 +318,8 @@ def test_archive_is_named_and_cut_as_kaggle_serves_it(archive):
     numbered = [f"ImageCHD_dataset.z{i:02d}" for i in range(1, 13)]
     assert [path.name for path in volumes] == ["ImageCHD_dataset.change2zip", *numbered]
     sizes = {path.stat().st_size for path in volumes[1:]}
-    assert len(sizes) == 1 and min(sizes) >= 65536 and volumes[0].stat().st_size < min(sizes)
+    # a header that would be cut in two goes whole into the next volume
+    assert max(sizes) - min(sizes) < 256 and min(sizes) >= 65536 and volumes[0].stat().st_size < min(sizes)
     assert volumes[1].read_bytes()[:4] == b"PK\x07\x08"  # the mark of a split archive
     assert not list(archive.parent.glob(".archive-*"))
     assert all(path.stat().st_mtime > 1e9 for path in archive.parent.iterdir())  # dated 1980 in the archive only
