@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import fcntl
+import logging
 import os
 import threading
 from collections.abc import Iterable, Iterator
@@ -10,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from monai_chd.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -29,6 +33,31 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: str | Path, work: str) -> Iterator[None]:
+    """Keep a folder for one process while the block runs; a lock ends with its process, however that ends.
+
+    On a file system without locks (some network drives) it warns and goes on.
+
+    Args:
+        folder: made if missing; `.lock` in it stays.
+        work: what is done there, for the message.
+
+    Raises:
+        UserError: another process works there, or the folder cannot be written to.
+    """
+    with (writable_folder(folder) / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{folder}: another {work} is at work there; wait for its end, or choose another output folder"
+            ) from None
+        except OSError as error:
+            logger.warning(f"{folder}: cannot be locked ({error.strerror}); let only one {work} work there at a time")
+        yield
 
 
 def write_csv(path: str | Path, header: Iterable[object], rows: Iterable[Iterable[object]]) -> Path:

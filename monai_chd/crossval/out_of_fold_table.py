@@ -69,7 +69,8 @@ def write_out_of_fold_table(table: pd.DataFrame, folder: Path) -> Path:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in table.to_dict("records"):
-        writer.writerow([_cell(row[name], name in (*CLASSES, *RAW_COLUMNS)) for name in COLUMNS])
+        cells = {name: _cell(row[name], name in (*CLASSES, *RAW_COLUMNS)) for name in COLUMNS}
+        writer.writerow((cells | {"synthetic": "true" if row["synthetic"] else ""}).values())
     with replacing(folder / TABLE_FILE) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
     return folder / TABLE_FILE
@@ -105,7 +106,8 @@ def read_out_of_fold_table(folder: str | Path) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     for name in (*CLASSES, *RAW_COLUMNS):
         table[name] = [float(cell) if cell else np.nan for cell in table[name]]
-    table["abstain"] = table["abstain"] == "true"
+    for name in ("abstain", "synthetic"):
+        table[name] = table[name] == "true"
     table[["repeat", "fold"]] = table[["repeat", "fold"]].astype(int)
     return table
 
