@@ -17,12 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from monai_chd.arguments import PHANTOM_OPTIONS, PHANTOM_SIZES, command_parser, config_keys, split_words
+from monai_chd.environment import prepare_process
 from monai_chd.errors import TRACEBACK_VARIABLE, UserError, user_error
-
-ENVIRONMENT = {"OMP_WAIT_POLICY": "passive", "THP_MEM_ALLOC_ENABLE": "1"}
-"""What torch and its OpenMP are told before they load, unless the user's environment says otherwise: threads that wait without
-spinning, many times faster on a busy machine; large pages for large tensors, half of the time to make float32 of a case."""
-
 
 def _checked(options: argparse.Namespace, configs: Sequence[str], given: Sequence[str]) -> dict[str, Any]:
     """The config keys of a command line, refused when a config does not know them."""
@@ -200,8 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     own, pairs = split_words(words)
     options = command_parser().parse_args(own)
     options.words, options.pairs = words, pairs
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    prepare_process()
     warnings.filterwarnings("ignore", category=FutureWarning, module="monai")
     try:
         with _log_on_screen():

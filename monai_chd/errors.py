@@ -50,13 +50,14 @@ def bare_mistakes() -> Iterator[None]:
         mistake = user_error(error)
         if mistake is None or os.environ.get(TRACEBACK_VARIABLE):
             raise
-        if _is_bundle_program():
+        if is_bundle_program():
             raise SystemExit(f"error: {mistake}\n(set {TRACEBACK_VARIABLE}=1 to see where it was found)") from None
         if mistake is error:
             raise
         raise mistake from None
 
 
-def _is_bundle_program() -> bool:
+def is_bundle_program() -> bool:
+    """Whether this program is `python -m monai.bundle`."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     return spec is not None and spec.name.startswith("monai.bundle.")

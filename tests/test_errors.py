@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from monai.transforms import Compose
 
+from monai_chd.environment import UNLESS_TOLD
 from monai_chd.errors import TRACEBACK_VARIABLE, UserError, UserFileError, bare_mistakes, user_error
 from monai_chd.files import writable_folder
 from monai_chd.nifti import read_volume
@@ -167,7 +168,7 @@ def run(tmp_path, **environment):
         [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", str(tmp_path / "config.json")],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), TRACEBACK_VARIABLE: "", **environment},
+        env={**os.environ, "PYTHONPATH": str(ROOT), TRACEBACK_VARIABLE: "", **UNLESS_TOLD, **environment},
     )
     assert done.returncode == 1
     return done.stderr
