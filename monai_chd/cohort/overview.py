@@ -43,7 +43,7 @@ def summary(datalist: dict[str, Any]) -> str:
 
 def report(datalist: dict[str, Any], out: Path) -> str:
     """What `prepare` tells: the counts, what was left out and why, how intensities were read, and where the files are."""
-    with (out / "excluded.csv").open(newline="") as file:
+    with (out / "excluded.csv").open(newline="", encoding="utf-8") as file:
         excluded = list(csv.DictReader(file))
     records = [*datalist["training"], *datalist["test"]]
     lines = [summary(datalist), "", *_policy(datalist)]

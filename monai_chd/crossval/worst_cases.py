@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from monai_chd.crossval.design import Design
 from monai_chd.crossval.fits import fit_folder, model_path
 from monai_chd.crossval.occlusion import case_sheet, occlude, sheet_path
+from monai_chd.files import escaped
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.calibration import read_calibration
 from monai_chd.networks.encoders import is_frozen
@@ -54,7 +55,7 @@ def worst_cases(
         folder: of the report.
         count: patients at most.
     """
-    records = {record["image"]: record for record in design.records}
+    records = {escaped(record["image"]): record for record in design.records}
     found = []
     for row in most_confident_mistakes(table, count).to_dict("records"):
         logger.info(f"a look at a mistake: patient {row['patient']}")

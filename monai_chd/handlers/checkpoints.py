@@ -110,10 +110,11 @@ class Checkpoints:
         validated = state.epoch == engine.state.epoch and score is not None
         if validated and (self.best is None or score > self.best):
             self.best = float(score)
-            # Stopped in between, a model without calibration is left, never one with that of another.
-            (self.folder / CALIBRATION).unlink(missing_ok=True)
             with replacing(self.folder / MODEL) as temporary:
-                torch.save(_bare(self.parts["network"]).state_dict(), temporary)
+                with temporary.open("wb") as file:
+                    torch.save(_bare(self.parts["network"]).state_dict(), file)
+                # Stopped in between, a model without calibration is left, never one with that of another.
+                (self.folder / CALIBRATION).unlink(missing_ok=True)
             if self.calibrator and (calibration := self.calibrator.calibration()):
                 write_calibration(calibration, self.folder)
 
@@ -136,8 +137,8 @@ class Checkpoints:
             "rng": _rng_state(),
             "scaler": scaler.state_dict() if scaler else {},
         }
-        with replacing(self.folder / LAST) as temporary:
-            torch.save(content, temporary)
+        with replacing(self.folder / LAST) as temporary, temporary.open("wb") as file:
+            torch.save(content, file)
         self._saved, self._unsaved = time.monotonic(), None
 
     def _finish(self, engine: Engine) -> None:

@@ -18,7 +18,7 @@ from scipy.optimize import brentq
 from scipy.special import softmax
 
 from monai_chd.errors import UserError
-from monai_chd.files import replacing
+from monai_chd.files import write_text
 
 CALIBRATION = "calibration.json"
 
@@ -222,8 +222,7 @@ def write_calibration(calibration: Calibration, folder: str | Path) -> Path:
         "at_bound": calibration.temperature in TEMPERATURES,
         "validation": {"confidence": calibration.confidence, "right": calibration.right},
     }
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
     return path
 
 

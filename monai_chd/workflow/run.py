@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_chd.errors import UserError, UserFileError
-from monai_chd.files import writable_folder
+from monai_chd.files import TEXT, writable_folder
 
 
 def bundle_folder() -> Path:
@@ -63,7 +63,7 @@ def quietly(log: str | Path) -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     writable_folder(Path(log).parent)
-    with Path(log).open("a", encoding="utf-8") as file:
+    with Path(log).open("a", **TEXT) as file:
         # not by setStream, which flushes the old stream: that one may be closed
         streams = [(handler, handler.stream) for handler in _screen_handlers()]
         for handler, _ in streams:
