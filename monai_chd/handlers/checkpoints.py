@@ -22,6 +22,7 @@ from monai_chd.handlers.calibrator import Calibrator
 from monai_chd.handlers.learning_curves import LearningCurves
 from monai_chd.metrics.calibration import CALIBRATION, calibration_line, read_calibration, write_calibration
 from monai_chd.workflow.settings import LAST, MODEL, write_settings
+from monai_chd.workflow.weights import read_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class Checkpoints:
             if engine.state.rank == 0:  # type: ignore[attr-defined]
                 write_settings(self.folder, self.settings, self.cases)
             return
-        saved = torch.load(self.folder / LAST, map_location="cpu", weights_only=True)
+        saved = read_checkpoint(self.folder / LAST)
         for name, part in self.parts.items():
             (_bare(part) if name == "network" else part).load_state_dict(saved[name])
         if saved["scaler"]:

@@ -17,6 +17,7 @@ from monai_chd.files import writable_folder
 from monai_chd.metrics.calibration import read_calibration, read_target
 from monai_chd.wording import some_of
 from monai_chd.workflow.settings import LAST, MODEL, TRAINED_ON, check_checkpoint, seen
+from monai_chd.workflow.weights import read_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -128,13 +129,13 @@ def _check_output(output_dir: str | Path, resume: bool) -> None:
 
 def _check_resume(last: Path, settings: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> None:
     """What is noted beside the weights would become untrue with other settings or cases."""
-    import torch  # the other checks are quick
-
     check_checkpoint(last, settings)
     beside = last.with_name(TRAINED_ON)
     if beside.is_file() and json.loads(beside.read_text()) != seen(cases):
         raise UserError(f"{last} was trained on other cases; resume with the datalist it was started with")
-    done = torch.load(last, map_location="cpu", weights_only=True)["epoch"]
+    done = read_checkpoint(last).get("epoch")
+    if not isinstance(done, int):
+        raise UserError(f"{last}: not what a training is resumed from; take it again from where the model was trained")
     if done >= settings["max_epochs"]:
         raise UserError(f"{last}: already trained for {done} epochs; ask for more with --max_epochs N")
 
