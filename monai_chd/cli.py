@@ -19,6 +19,8 @@ from typing import Any
 from monai_chd.arguments import PHANTOM_OPTIONS, PHANTOM_SIZES, command_parser, config_keys, split_words
 from monai_chd.environment import prepare_process
 from monai_chd.errors import TRACEBACK_VARIABLE, UserError, user_error
+from monai_chd.files import leaving_no_empty_folders
+
 
 def _checked(options: argparse.Namespace, configs: Sequence[str], given: Sequence[str]) -> dict[str, Any]:
     """The config keys of a command line, refused when a config does not know them."""
@@ -197,10 +199,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = command_parser().parse_args(own)
     options.words, options.pairs = words, pairs
     prepare_process()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="monai")
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"monai\.")
+    out = options.cohort if options.command == "phantom" else options.out
     try:
-        with _log_on_screen():
-            return int(COMMANDS[options.command](options) or 0)
+        with _log_on_screen(), leaving_no_empty_folders(out):
+            code = int(COMMANDS[options.command](options) or 0)
+            sys.stdout.flush()  # a full disk behind it is found now, not when Python ends
+            return code
     except Exception as error:
         mistake = user_error(error)
         if mistake is None or os.environ.get(TRACEBACK_VARIABLE):

@@ -35,7 +35,9 @@ def prepare_bundle_program() -> None:
     if is_bundle_program():
         _files_and_streams()
         if missing := [f"{name}={value}" for name, value in UNLESS_TOLD.items() if name not in os.environ]:
-            print(f"much faster on most machines: {' '.join(missing)} in the environment of this command", file=sys.stderr)
+            print(
+                f"much faster on most machines: {' '.join(missing)} in the environment of this command", file=sys.stderr
+            )
 
 
 def _files_and_streams() -> None:

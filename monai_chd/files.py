@@ -113,6 +113,29 @@ def writable_folder(folder: str | Path) -> Path:
     return folder
 
 
+@contextmanager
+def leaving_no_empty_folders(folder: str | Path | None) -> Iterator[None]:
+    """When the block fails, remove the folders that it made and put nothing into: at `folder`, below and above it.
+
+    Args:
+        folder: where the work goes; None: into no folder.
+    """
+    if folder is None:
+        yield
+        return
+    folder = Path(folder)
+    before = {str(parent) for parent in folder.parents if parent.exists()} | {path for path, *_ in os.walk(folder)}
+    try:
+        yield
+    except BaseException:
+        made = [path for path, *_ in os.walk(folder, topdown=False)] + list(map(str, folder.parents))
+        for path in made:
+            if path not in before:
+                with suppress(OSError):  # it is not empty
+                    os.rmdir(path)
+        raise
+
+
 def _make_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)

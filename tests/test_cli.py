@@ -15,7 +15,7 @@ import pytest
 import torch
 from tiny_cohort import write_cohort, write_scan
 
-from monai_chd import __version__, cli
+from monai_chd import __version__
 from monai_chd.cli import main
 from monai_chd.environment import UNLESS_TOLD
 from monai_chd.errors import UserError

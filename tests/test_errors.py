@@ -112,7 +112,9 @@ def test_a_mistake_can_be_caught_as_what_it_is_and_comes_whole_out_of_another_pr
 
 def test_a_full_disk_is_found_wherever_it_stands_in_the_chain():
     full = OSError(errno.ENOSPC, "No space left on device", "/out/log.txt")
-    words = "/out/log.txt: cannot be written (No space left on device); make room there, or choose another output folder"
+    words = (
+        "/out/log.txt: cannot be written (No space left on device); make room there, or choose another output folder"
+    )
     assert str(user_error(wrapped(full, 2))).startswith(words)
 
     def clear_up():
@@ -129,10 +131,16 @@ def test_a_full_disk_is_found_wherever_it_stands_in_the_chain():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are", "/dev/shm"),
+        (
+            "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are",
+            "/dev/shm",
+        ),
         ("unable to write to file </torch_7_3>: No space left on device (28)", "/dev/shm: too little shared memory"),
         ("unable to allocate shared memory(shm) for file </torch_7_3>: Success (0)", "--num_workers 0"),
-        ("DataLoader worker (pid 7) is killed by signal: Killed. ", "a worker process was killed, most often for want of"),
+        (
+            "DataLoader worker (pid 7) is killed by signal: Killed. ",
+            "a worker process was killed, most often for want of",
+        ),
     ],
 )
 def test_workers_without_memory_are_the_machines_refusal(text, words):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from monai_chd.errors import UserError, user_error
-from monai_chd.files import escaped, replacing, writable_folder, write_csv, write_text
+from monai_chd.files import escaped, leaving_no_empty_folders, replacing, writable_folder, write_csv, write_text
 
 
 def names(folder):
@@ -142,7 +142,9 @@ def test_a_name_of_other_bytes_is_written_escaped_and_json_reads_it_back_as_it_w
 # what the machine refuses
 
 
-@pytest.mark.parametrize(("code", "words"), [(errno.ENOSPC, "No space left on device"), (errno.EFBIG, "File too large")])
+@pytest.mark.parametrize(
+    ("code", "words"), [(errno.ENOSPC, "No space left on device"), (errno.EFBIG, "File too large")]
+)
 @pytest.mark.parametrize("step", ["write", "sync", "rename"])
 def test_a_full_disk_is_one_line_with_the_name_of_the_file_and_leaves_the_old_one(
     tmp_path, monkeypatch, code, words, step
@@ -167,9 +169,9 @@ def test_a_writer_that_fails_again_when_it_clears_up_is_told_by_its_first_failur
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("this system has no /dev/full")
-    with pytest.raises(UserError, match=r"model\.pt: cannot be written \(No space left on device\)"):
-        with replacing(tmp_path / "model.pt"), full.open("wb") as file:
-            torch.save(torch.zeros(100_000), file)
+    words = r"model\.pt: cannot be written \(No space left on device\)"
+    with pytest.raises(UserError, match=words), replacing(tmp_path / "model.pt"), full.open("wb") as file:
+        torch.save(torch.zeros(100_000), file)
 
 
 def test_a_file_that_may_not_be_made_is_refused_with_its_folder(tmp_path, monkeypatch):
@@ -188,7 +190,9 @@ def test_a_file_is_on_the_disk_before_it_gets_its_name_and_the_folder_after_it(t
     fsync, rename = os.fsync, os.replace
 
     def synced(descriptor):
-        steps.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else f"{os.fstat(descriptor).st_size} bytes")
+        steps.append(
+            "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else f"{os.fstat(descriptor).st_size} bytes"
+        )
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", synced)
@@ -199,3 +203,26 @@ def test_a_file_is_on_the_disk_before_it_gets_its_name_and_the_folder_after_it(t
     with replacing(tmp_path / "picture.jpg", sync=False) as temporary:
         temporary.write_text("quick")
     assert steps == ["5 bytes", "renamed", "folder", "renamed"]
+
+
+# failed work
+
+
+def test_failed_work_leaves_no_empty_folder_of_its_own_and_nothing_else_is_touched(tmp_path):
+    (tmp_path / "before" / "empty").mkdir(parents=True)
+    for folder in (tmp_path / "new" / "out", tmp_path / "before"):
+        with pytest.raises(KeyboardInterrupt), leaving_no_empty_folders(folder):
+            (folder / "models" / "deep").mkdir(parents=True)
+            (folder / "cache").mkdir()
+            (folder / "cache" / "kept").touch()
+            raise KeyboardInterrupt
+    with pytest.raises(UserError), leaving_no_empty_folders(tmp_path / "other" / "out"):
+        (tmp_path / "other" / "out" / "models").mkdir(parents=True)
+        raise UserError("x")
+    with leaving_no_empty_folders(tmp_path / "done"):
+        (tmp_path / "done").mkdir()
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert left == [
+        *("before", "before/cache", "before/cache/kept", "before/empty", "done"),
+        *("new", "new/out", "new/out/cache", "new/out/cache/kept"),
+    ]

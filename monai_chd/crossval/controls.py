@@ -7,8 +7,8 @@ logistic regression. What a control means in words is `control_words`' part.
 from __future__ import annotations
 
 import json
-import os
 import logging
+import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping

@@ -72,6 +72,7 @@ class Checkpoints:
         self.resume = resume
         self.calibrator = calibrator
         self.best: float | None = None
+        self._noted = False
         self._saved = -math.inf
         self._unsaved: int | None = None
 
@@ -83,9 +84,8 @@ class Checkpoints:
         engine.add_event_handler(Events.COMPLETED, self._finish)
 
     def _start(self, engine: Engine) -> None:
+        self._noted = self.resume
         if not self.resume:
-            if engine.state.rank == 0:  # type: ignore[attr-defined]
-                write_settings(self.folder, self.settings, self.cases)
             return
         saved = read_checkpoint(self.folder / LAST)
         for name, part in self.parts.items():
@@ -111,6 +111,7 @@ class Checkpoints:
         validated = state.epoch == engine.state.epoch and score is not None
         if validated and (self.best is None or score > self.best):
             self.best = float(score)
+            self._note()
             with replacing(self.folder / MODEL) as temporary:
                 with temporary.open("wb") as file:
                     torch.save(_bare(self.parts["network"]).state_dict(), file)
@@ -138,9 +139,16 @@ class Checkpoints:
             "rng": _rng_state(),
             "scaler": scaler.state_dict() if scaler else {},
         }
+        self._note()
         with replacing(self.folder / LAST) as temporary, temporary.open("wb") as file:
             torch.save(content, file)
         self._saved, self._unsaved = time.monotonic(), None
+
+    def _note(self) -> None:
+        """Say beside the first weights, and before them, what they come from: a training that fails earlier leaves nothing."""
+        if not self._noted:
+            write_settings(self.folder, self.settings, self.cases)
+            self._noted = True
 
     def _finish(self, engine: Engine) -> None:
         if self._unsaved == engine.state.iteration:  # not when it ended within an epoch, from where nothing can go on

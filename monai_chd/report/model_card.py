@@ -97,7 +97,7 @@ def write_model_card(report: Mapping[str, Any], path: str | os.PathLike[str]) ->
     for part in card(report):
         lines += ["", f"## {part.heading}", ""]
         lines += [f"- {_escaped(statement)}" for statement in part.statements]
-    write_text(path, "\n".join(lines) + "\n")
+    write_text(Path(path), "\n".join(lines) + "\n")
     return Path(path)
 
 

@@ -16,6 +16,7 @@ from monai_chd.errors import UserError, UserFileError, bare_mistakes
 from monai_chd.files import writable_folder
 from monai_chd.metrics.calibration import read_calibration, read_target
 from monai_chd.wording import some_of
+from monai_chd.workflow.run import config_content
 from monai_chd.workflow.settings import LAST, MODEL, TRAINED_ON, check_checkpoint, seen
 from monai_chd.workflow.weights import read_checkpoint
 
@@ -98,23 +99,30 @@ def check_values(settings: Mapping[str, Any]) -> None:
         UserError: lists every count that is no whole number of 1 or more, rate that is not above 0, and switch that is
             neither true nor false, and a wished coverage or risk that is none.
     """
-    wrong = []
+    wrong: dict[str, str] = {}
     for key, value in settings.items():
         if value is None and key in OPTIONAL:
             continue
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if key in COUNTS and not (isinstance(value, int) and number and value >= 1):
-            wrong.append(f"{key}: expected a whole number of 1 or more, got {value!r}")
+            wrong[key] = f"expected a whole number of 1 or more, got {value!r}"
         elif key in RATES and not (number and 0 < value < float("inf")):
-            wrong.append(f"{key}: expected a number above 0, got {value!r}")
+            wrong[key] = f"expected a number above 0, got {value!r}"
         elif key in SWITCHES and not isinstance(value, bool):
-            wrong.append(f"{key}: expected true or false, got {value!r}")
+            wrong[key] = f"expected true or false, got {value!r}"
+    defaults = config_content("train") if wrong else {}
+    # a key that is another one's value unless told otherwise is not to blame for it
+    faults = [
+        f"{key}: {fault}"
+        for key, fault in wrong.items()
+        if (other := str(defaults.get(key)).removeprefix("@")) not in wrong or settings[other] != settings[key]
+    ]
     try:
         read_target(settings.get("coverage"), settings.get("risk"))
     except UserError as error:
-        wrong.append(str(error))
-    if wrong:
-        raise UserError("; ".join(wrong))
+        faults.append(str(error))
+    if faults:
+        raise UserError("; ".join(faults))
 
 
 def _check_output(output_dir: str | Path, resume: bool) -> None:

@@ -85,7 +85,10 @@ def test_weights_that_are_gone_are_named(path):
     [
         (nn.Linear(2, 3, bias=False), "1 tensors do not fit, bias (unknown)"),
         (nn.Linear(4, 3), "1 tensors do not fit, weight ((3, 2), expected (3, 4))"),
-        (nn.Sequential(OrderedDict(a=nn.Linear(2, 3))), "4 tensors do not fit, a.bias (missing), a.weight (missing), bias (unk"),
+        (
+            nn.Sequential(OrderedDict(a=nn.Linear(2, 3))),
+            "4 tensors do not fit, a.bias (missing), a.weight (missing), bias (unk",
+        ),
     ],
 )
 def test_weights_of_another_network_are_refused_with_what_does_not_fit_and_change_nothing(path, network, words):
