@@ -27,21 +27,24 @@ def prepare_process() -> None:
     """
     for name, value in UNLESS_TOLD.items():
         os.environ.setdefault(name, value)
-    _files_and_streams()
+    os.environ.update(ALWAYS)
+    _let_streams_escape()
 
 
 def prepare_bundle_program() -> None:
-    """The same for `python -m monai.bundle`, which has nobody else to do it; torch is loaded already, so how to is only said."""
+    """Let streams escape in `python -m monai.bundle` too, which has nobody else to do it, and say once how to set the variables.
+
+    MONAI has loaded torch and Matplotlib already.
+    """
     if is_bundle_program():
-        _files_and_streams()
+        _let_streams_escape()
         if missing := [f"{name}={value}" for name, value in UNLESS_TOLD.items() if name not in os.environ]:
             print(
                 f"much faster on most machines: {' '.join(missing)} in the environment of this command", file=sys.stderr
             )
 
 
-def _files_and_streams() -> None:
-    os.environ.update(ALWAYS)
+def _let_streams_escape() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -52,7 +52,7 @@ def test_a_program_of_monai_bundle_is_told_once_what_makes_it_faster_and_a_libra
     assert os.environ["MPLBACKEND"] == "of the user" and sys.stderr.errors == "strict"
     own_process.setattr(sys.modules["__main__"], "__spec__", ModuleSpec("monai.bundle.__main__", None))
     prepare_bundle_program()
-    assert os.environ["MPLBACKEND"] == "agg" and sys.stderr.errors == "backslashreplace"
+    assert os.environ["MPLBACKEND"] == "of the user" and sys.stderr.errors == "backslashreplace"
     assert told.getvalue() == (
         b"much faster on most machines: OMP_WAIT_POLICY=passive in the environment of this command\n"
     )
