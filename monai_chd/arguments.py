@@ -138,6 +138,12 @@ def _add_phantom(commands: Any) -> None:
         help="flags to use instead of the usual ones, joined by +, e.g. DORV+VSD DAA none",
     )
     command.add_argument(
+        "--labels",
+        choices=("clean", "rough"),
+        default=argparse.SUPPRESS,
+        help="exact label maps, or such as people draw (default: clean; with --like-imagechd rough); images are the same",
+    )
+    command.add_argument(
         "--like-imagechd",
         action="store_true",
         help="ImageCHD itself with phantom hearts: its 110 patients and their flags, both workbooks, and all that is odd "

@@ -46,6 +46,7 @@ def _phantom(options: argparse.Namespace) -> None:
         slices=tuple(options.slices),
         difficulty=options.difficulty,
         lesions=options.lesions,
+        labels=getattr(options, "labels", "clean"),
         seed=options.seed,
     )
     sheet = Path(options.cohort) / "phantom_contact_sheet.png"
@@ -59,7 +60,8 @@ def _phantom_imagechd(options: argparse.Namespace) -> None:
     if given := [f"--{name}" for name, default in PHANTOM_OPTIONS.items() if getattr(options, name) != default]:
         raise UserError(f"{', '.join(given)}: --like-imagechd has ImageCHD's own patients and slices; leave it out")
     size = getattr(options, "size", PHANTOM_SIZES[1])
-    workbook = write_imagechd(options.cohort, size=size, seed=options.seed, archive=options.archive)
+    labels = getattr(options, "labels", "rough")
+    workbook = write_imagechd(options.cohort, size=size, seed=options.seed, archive=options.archive, labels=labels)
     print(f"scans, label maps and both workbooks: {workbook.parent}")
     if options.archive:
         print(f"split archive: {workbook.parent / 'archive'}")
@@ -102,11 +104,11 @@ def _audit(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> None:
     from monai_chd.workflow.run import run_bundle
-    from monai_chd.workflow.settings import MODEL, model_settings
+    from monai_chd.workflow.settings import LAST, resume_settings
 
     overrides = _checked(options, ["train"], ("datalist", "output_dir"))
-    if overrides.get("resume") is True:  # who resumes means the same network and frames
-        overrides = model_settings(Path(options.out, "models", MODEL)) | overrides
+    if overrides.get("resume") is True:  # who resumes means the same training
+        overrides = resume_settings(Path(options.out, "models", LAST)) | overrides
     run_bundle(["train"], datalist=_absolute(options.datalist), output_dir=_absolute(options.out), **overrides)
 
 

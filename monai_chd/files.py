@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import errno
+import fcntl
+import logging
 import os
 import threading
 from collections.abc import Iterable, Iterator
@@ -22,6 +24,8 @@ class _Text(TypedDict):
 TEXT: _Text = {"encoding": "utf-8", "errors": "backslashreplace"}
 """How text is written to any file. A file's name may hold bytes that are no text, in Python lone surrogates, which UTF-8 does
 not have: they are escaped, `ct_\\udce9.nii.gz`, which JSON reads back as what it was."""
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -79,6 +83,31 @@ def write_text(path: str | Path, text: str) -> Path:
     with replacing(path) as temporary:
         temporary.write_text(text, newline="", **TEXT)
     return Path(path)
+
+
+@contextmanager
+def locked(folder: str | Path, work: str) -> Iterator[None]:
+    """Keep a folder for one process while the block runs; a lock ends with its process, however that ends.
+
+    On a file system without locks (some network drives) it warns and goes on.
+
+    Args:
+        folder: made if missing; `.lock` in it stays.
+        work: what is done there, for the message.
+
+    Raises:
+        UserError: another process works there, or the folder cannot be written to.
+    """
+    with (writable_folder(folder) / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{folder}: another {work} is at work there; wait for its end, or choose another output folder"
+            ) from None
+        except OSError as error:
+            logger.warning(f"{folder}: cannot be locked ({error.strerror}); let only one {work} work there at a time")
+        yield
 
 
 def write_csv(path: str | Path, header: Iterable[object], rows: Iterable[Iterable[object]]) -> Path:

@@ -1,4 +1,4 @@
-"""The three classes and the diagnosis flags of ImageCHD: the only list of either in the project.
+"""The three classes, the diagnosis flags and the structures of ImageCHD: the only list of each in the project.
 
 What flags mean is `cohort.rules`' part.
 """
@@ -15,3 +15,10 @@ FLAGS = (
 )  # fmt: skip
 """Diagnosis columns of `imageCHD_dataset_info.xlsx`, in its order. CA is coarctation of the aorta, PA pulmonary atresia,
 PAS pulmonary artery sling, DSVC double superior vena cava, CAT common arterial trunk. AVSD exists there but is empty."""
+
+STRUCTURES = ("LV", "RV", "LA", "RA", "Myo", "Ao", "PA")
+"""Structures of ImageCHD's label maps: left and right ventricle, left and right atrium, myocardium, aorta, pulmonary artery.
+Numbers in a map are 1 to 7 in this order; caval veins count as right atrium, pulmonary veins as left. What is beyond
+(airways, ...) is none of them and read as 0."""
+
+MYOCARDIUM = STRUCTURES.index("Myo") + 1

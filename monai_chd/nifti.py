@@ -6,6 +6,7 @@ Knows single files only: which file belongs to which patient is `cohort`'s part,
 from __future__ import annotations
 
 import gzip
+import hashlib
 import logging
 import math
 import os
@@ -67,9 +68,25 @@ _OTHER_KINDS = (
 )
 """How files begin that get a NIfTI name by mistake, what they are, and the mend."""
 
+SYNTHETIC = "monai_chd phantom: synthetic, no patient"
+"""What the header of a made-up scan says of it (`descrip`); a header without it says nothing, not that the scan is real."""
+
 _NO_LOG = logging.Logger("", logging.CRITICAL + 1)
 
 _ITK_DTYPES = ("uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
+
+
+def voxel_digest(values: np.ndarray) -> str:
+    """sha256 of the voxels as numbers: the same however the file is named, compressed, or stores them (int16, float32, …).
+
+    Args:
+        values: shape (X, Y, Z, …); taken slice by slice, so that no second volume is in memory.
+    """
+    digest = hashlib.sha256(repr(values.shape).encode())
+    for index in range(values.shape[2] if values.ndim > 2 else 1):
+        plane = values[:, :, index] if values.ndim > 2 else values
+        digest.update(np.ascontiguousarray(plane.T, dtype="<f4").data)  # .T: in the order of a NIfTI file
+    return digest.hexdigest()
 
 
 class Volume(NamedTuple):
@@ -108,6 +125,15 @@ def check_file(path: Path) -> None:
             than its name says, no sound NIfTI header, or a header that promises more than the file can hold.
     """
     _checked_header(path, _NO_LOG)
+
+
+def is_synthetic(path: str | Path) -> bool:
+    """Whether a scan says that it was made up; False where it says nothing. Reads the header only.
+
+    Raises:
+        UserFileError, UserError: see `check_file`.
+    """
+    return bytes(_checked_header(Path(path), _NO_LOG)["descrip"].item()).decode("latin-1").startswith(SYNTHETIC)
 
 
 def _checked_header(path: Path, log: logging.Logger | None = None) -> Any:

@@ -11,6 +11,14 @@ NOTE = "Research software, not a medical device."
 """What every output says of itself."""
 
 
+def synthetic_note(synthetic: int, total: int) -> str:
+    """What a reader must know first where scans were made up; empty where none says so."""
+    if not synthetic:
+        return ""
+    which = f"All {total}" if synthetic == total else f"{synthetic} of {total}"
+    return f"{which} scans are synthetic (made by a phantom, not of patients): no figure of theirs says anything about patients."
+
+
 def some_of(names: Sequence[object], most: int = 10) -> str:
     """Names for a message, and how many more there are: `a, b and 3 more`."""
     return _first(names, most, ", ", " ")

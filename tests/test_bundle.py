@@ -268,7 +268,7 @@ def test_evaluation_equals_scikit_learn_on_its_own_table(trained, datalist):
         "confusion_matrix.png",
     }
     rows = read_csv(folder / "predictions.csv")
-    assert list(rows[0]) == ["image", "patient", "label", "prediction", *CLASSES, "abstain", "reason"]
+    assert list(rows[0]) == ["image", "patient", "label", "prediction", *CLASSES, "abstain", "reason", "synthetic"]
     records = json.loads(datalist.read_text())["test"]
     assert {row["patient"]: row["label"] for row in rows} == {r["patient"]: CLASSES[r["label"]] for r in records}
     assert {row["image"] for row in rows} == {record["image"] for record in records}
@@ -294,7 +294,7 @@ def test_evaluation_does_not_show_a_figure_without_interval(trained, datalist, c
     assert main(["evaluate", str(datalist), "--out", str(trained)]) == 0
     printed = capfd.readouterr().out
     assert "accuracy" in printed
-    figures = re.findall(r"accuracy +(\S+) (\[[^\]]*\])? ?(n=\d+)?", printed)
+    figures = re.findall(r"(?:accuracy|\(macro recall\)) +(\d\S+) (\[[^\]]*\])? ?(n=\d+)?", printed)
     assert figures and all(interval and count for _, interval, count in figures)
     assert "val_" not in printed
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -179,13 +180,15 @@ def test_commands_name_a_config_and_leave_the_settings_of_the_weights_to_it(monk
     ]
 
 
-def test_who_resumes_means_the_same_network_and_frames_unless_another_is_asked_for(monkeypatch, folder):
+def test_who_resumes_means_the_same_training_unless_another_is_asked_for(monkeypatch, folder):
     given = {}
     monkeypatch.setattr(run, "run_bundle", lambda configs, **keys: given.update(keys))
     words = ["train", "d", "--out", str(folder / "out"), "--resume", "true", "--max_epochs", "9", "--pooling", "max"]
     assert main(words) == 0
     assert (given["frame_size"], given["hidden_size"], given["pooling"], given["max_epochs"]) == (16, 8, "max", 9)
-    assert "learning_rate" not in given and "coverage" not in given
+    noted = json.loads((folder / "out" / "models" / "settings.json").read_text())
+    assert given.keys() >= noted.keys() - {"early_stop_patience"} and "early_stop_patience" not in given
+    assert all(given[key] == noted[key] for key in ("learning_rate", "batch_size", "seed", "cache", "coverage"))
 
 
 def test_a_model_that_the_bundle_ships_brings_its_settings(monkeypatch, tmp_path, folder):
@@ -467,3 +470,12 @@ def test_frames_written_ahead_are_what_a_training_reads(folder, tmp_path, capsys
     words = ["--cache", "frames", "--cache_dir", str(kept), "--max_epochs", "1"]
     assert main(["train", datalist, "--out", str(tmp_path / "out"), *TINY, *words]) == 0
     assert written and {path: path.stat().st_mtime_ns for path in kept.glob("*.npy")} == written
+
+
+def test_a_full_disk_ends_the_cache_command_with_what_was_written(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=5 * 2**20))
+    words = ["cache", str(folder / "work" / "datalist.json"), "--out", str(tmp_path / "frames"), *TINY[:4]]
+    assert main(words) == 1
+    printed = capsys.readouterr()
+    assert "error: 0 of 12 written: " in printed.err and "5.0 MiB of its disk are free" in printed.err
+    assert "frames: " not in printed.out

@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from monai_chd.errors import UserError, user_error
-from monai_chd.files import escaped, leaving_no_empty_folders, replacing, writable_folder, write_csv, write_text
+from monai_chd.files import (
+    escaped,
+    leaving_no_empty_folders,
+    locked,
+    replacing,
+    writable_folder,
+    write_csv,
+    write_text,
+)
 
 
 def names(folder):
@@ -123,6 +131,27 @@ def test_a_table_is_written_whole_in_utf8_with_plain_line_ends(tmp_path):
     with pytest.raises(ZeroDivisionError):
         write_csv(path, ["n"], ([1 / n] for n in (1, 0)))
     assert path.read_bytes().startswith(b"name,n\n") and names(tmp_path / "new") == ["t.csv"]
+
+
+def test_only_one_at_a_time_works_in_a_locked_folder(tmp_path):
+    folder = tmp_path / "new"
+    with (
+        locked(folder, "training"),
+        pytest.raises(UserError, match="another training is at work there; wait for its end, or choose another output"),
+        locked(folder, "training"),
+    ):
+        pass
+    with locked(folder, "training"):  # what stays of it locks nobody out
+        pass
+
+
+def test_where_there_are_no_locks_the_work_goes_on_with_a_warning(tmp_path, monkeypatch, caplog):
+    def none(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    with locked(tmp_path, "training"):
+        assert "cannot be locked (No locks available); let only one training work there" in caplog.text
 
 
 # names that are no text

@@ -15,7 +15,7 @@ from real_scans import real_scan
 from scipy.spatial.transform import Rotation
 
 from monai_chd.errors import UserError, UserFileError
-from monai_chd.nifti import READERS, check_file, is_nifti, read_volume, stem
+from monai_chd.nifti import READERS, check_file, is_nifti, read_volume, stem, voxel_digest
 from monai_chd.transforms.streaming import StoredVolume
 
 REAL = (
@@ -652,3 +652,17 @@ def test_file_without_permission_is_refused_with_the_mend(tmp_path, monkeypatch)
 def test_names_of_nifti_files(name, nifti, short):
     assert is_nifti(Path("folder.nii", name)) is nifti
     assert stem(Path("folder.nii", name)) == stem(f"folder.nii/{name}") == short
+
+
+def test_the_digest_of_voxels_does_not_depend_on_how_they_are_stored(tmp_path):
+    values = np.random.default_rng(0).integers(-1000, 2000, (7, 6, 5)).astype(np.int16)
+    stored = [values, values.astype(np.float32), np.asfortranarray(values.astype(np.int32))]
+    paths = [tmp_path / "a.nii.gz", tmp_path / "b.nii", tmp_path / "c.nii.gz"]
+    for path, array in zip(paths, stored, strict=True):
+        nib.save(nib.Nifti1Image(array, np.eye(4)), path)
+    digests = {voxel_digest(read_volume(path).values) for path in paths}
+    assert len(digests) == 1
+    other = values.copy()
+    other[3, 3, 3] += 1
+    assert voxel_digest(other) not in digests and voxel_digest(values[:, :, ::-1]) not in digests
+    assert voxel_digest(values.reshape(6, 7, 5)) not in digests

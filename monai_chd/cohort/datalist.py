@@ -39,13 +39,13 @@ from monai_chd.errors import UserError, UserFileError, bare_mistakes
 from monai_chd.files import TEXT, replacing, writable_folder
 from monai_chd.folders import dead_link
 from monai_chd.labels import CLASSES
-from monai_chd.wording import some_of
+from monai_chd.wording import some_of, synthetic_note
 
 logger = logging.getLogger(__name__)
 
 EXCLUDED_COLUMNS = ("patient", "image", "flags", "reason")
 PARTS = ("training", "test")
-DESCRIPTIVE = ("confounders", "notes", "rule", "normal")
+DESCRIPTIVE = ("confounders", "notes", "rule", "normal", "synthetic")
 """Keys that describe and do not define the split: the same split may be written again with others."""
 
 
@@ -207,6 +207,8 @@ def _notes(found: Diagnoses, sheet: ImageSheet, joined: JoinedCohort, layout: La
         absent := [case.patient for case in joined.cases if patient_key(case.patient) not in sheet.scans]
     ):
         notes.append(f"the sheet of images has no row for {', '.join(absent)}")
+    if note := synthetic_note(sum(case.synthetic for case in joined.cases), len(joined.cases)):
+        notes.insert(0, note)
     with_map = sum(case.has_label_map for case in joined.cases)
     if 0 < with_map < len(joined.cases):
         without = [case.patient for case in joined.cases if not case.has_label_map]
@@ -222,6 +224,7 @@ def _record(case: LabelledScan, folder: Path, fold: int, ages: bool) -> dict[str
         "fold": fold,
         "flags": list(case.diagnosis.flags),
         "sha256": case.sha256,
+        "voxels": case.voxels,
     }
     if case.hu_offset is not None:
         record["hu_offset"] = case.hu_offset
@@ -235,6 +238,8 @@ def _record(case: LabelledScan, folder: Path, fold: int, ages: bool) -> dict[str
     }
     if ages:
         record["confounders"]["age_years"] = case.age_years
+    if case.synthetic:
+        record["synthetic"] = True
     if case.notes:
         record["notes"] = case.notes
     return record

@@ -21,6 +21,8 @@ MINIMUM = 20
 """Fewer ids say too little about which cohort they are of: 1001, 1002, … are anybody's."""
 SHARE = 0.9
 """Part of the ids, and of the flags of these, that have to be ImageCHD's."""
+ALIKE = 0.5
+"""Part of the patients whose flags have to be ImageCHD's for a table to be a changed one of it; others use its ids, too."""
 
 NORMALS = ("unflagged", "uncontradicted", "confirmed")
 """What it takes to be normal: no diagnosis listed; no other source that lists one; a source that says normal."""
@@ -88,13 +90,17 @@ def mismatch(flags: Mapping[str, tuple[str, ...]]) -> str:
 
 
 def differences(flags: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """How a table with ImageCHD's ids differs from the released one; nothing for a table with other ids.
+    """How a changed table of ImageCHD differs from the released one; nothing for that of another cohort.
+
+    ImageCHD is told by ids and flags together: ids alone are anybody's (a phantom's are the same).
 
     Args:
         flags: of each patient of the table, by `identity.patient_key`.
     """
     known = [patient for patient in flags if patient in patients()]
     if len(known) < MINIMUM or len(known) < SHARE * len(flags):
+        return []
+    if sum(set(flags[patient]) == set(patients()[patient].flags) for patient in known) < ALIKE * len(known):
         return []
     found = []
     if absent := [patient for patient in patients() if patient not in flags]:

@@ -22,12 +22,10 @@ from monai_chd.cohort.imagechd_image_info import ImageInfo
 from monai_chd.cohort.joining import JoinedCohort, LabelledScan, relative_name
 from monai_chd.errors import UserError
 from monai_chd.hu_offset import detect_hu_offset
-from monai_chd.nifti import read_volume, stem
+from monai_chd.labels import MYOCARDIUM, STRUCTURES
+from monai_chd.nifti import is_synthetic, read_volume, stem, voxel_digest
 
 MILLIMETRES = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
-MYOCARDIUM = 5
-LAST_LABEL = 7
-"""Labels of ImageCHD: 0 background, 1 LV, 2 RV, 3 LA, 4 RA, 5 myocardium, 6 aorta, 7 pulmonary artery."""
 
 
 class LabelMap(NamedTuple):
@@ -67,13 +65,13 @@ def inspect_scans(cohort: JoinedCohort, folder: Path, offset: float | None, prog
 
 
 def _leave_out_copies(cohort: JoinedCohort, folder: Path) -> None:
-    """The same bytes twice are a problem: under several patients they could stand on both sides of a split, and none is a case.
+    """The same voxels twice are a problem: under several patients they could stand on both sides of a split, and none is a case.
 
     Of one patient's copies the first is kept, that of the shortest name.
     """
     same: dict[str, list[LabelledScan]] = {}
     for case in cohort.cases:
-        same.setdefault(case.sha256, []).append(case)
+        same.setdefault(case.voxels, []).append(case)
     for copies in same.values():
         copies.sort(key=lambda case: (len(str(case.image)), str(case.image)))
         names = [relative_name(case.image, folder) for case in copies]
@@ -82,7 +80,7 @@ def _leave_out_copies(cohort: JoinedCohort, folder: Path) -> None:
             listed = " and ".join(sorted(f"{name} (patient {case.patient})" for name, case in pairs))
             text, left_out = f"the same scan under several patients: {listed}; keep it under the right one", copies
         else:
-            text, left_out = f"the same bytes in {' and '.join(names)}; keep one of them", copies[1:]
+            text, left_out = f"the same voxels in {' and '.join(names)}; keep one of them", copies[1:]
         if left_out:
             cohort.problems.append(text)
         for case in left_out:
@@ -97,8 +95,10 @@ def _inspect(case: LabelledScan, offset: float | None) -> None:
     elif values.ndim == 3:
         case.hu_offset = detect_hu_offset(values, case.image)
     case.shape = values.shape
+    case.synthetic = is_synthetic(case.image)
     with case.image.open("rb") as file:
         case.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    case.voxels = voxel_digest(values)
     case.spacing_mm = header_spacing(case.image)
     beside = label_map_of(case.image)
     if beside is not None:
@@ -152,7 +152,7 @@ def read_label_map(path: Path, image: Path, shape: tuple[int, ...]) -> LabelMap:
         if frame.dtype != np.uint8:  # as most label maps are, and then nothing is to be copied
             frame = np.clip(frame, 0, 255).astype(np.uint8)
         counts += np.bincount(frame.ravel(order="K"), minlength=256)
-    stray = {value: int(counts[value]) for value in range(LAST_LABEL + 1, 256) if counts[value]}
+    stray = {value: int(counts[value]) for value in range(len(STRUCTURES) + 1, 256) if counts[value]}
     return LabelMap(stray, bool(counts[MYOCARDIUM]), rounded)
 
 
@@ -162,7 +162,7 @@ def _note_labels(case: LabelledScan, found: LabelMap) -> None:
     if found.stray:
         values = ", ".join(map(str, found.stray))
         case.notes.append(
-            f"stray label values: {sum(found.stray.values())} voxels above {LAST_LABEL} ({values}), to be read as 0"
+            f"stray label values: {sum(found.stray.values())} voxels above {len(STRUCTURES)} ({values}), to be read as 0"
         )
     if not found.has_myocardium:
         case.notes.append(f"no myocardium in the label map: label {MYOCARDIUM} does not occur")

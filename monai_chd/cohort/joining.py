@@ -34,6 +34,7 @@ class LabelledScan:
 
     Attributes:
         sha256: of the file.
+        voxels: digest of its voxels, `nifti.voxel_digest`.
         hu_offset: HU = value + this; None for a cine in arbitrary units.
         shape: voxels (X, Y, Z), time points after them.
         spacing_mm: size of a voxel along X, Y, Z; None when nothing believable says so.
@@ -41,6 +42,7 @@ class LabelledScan:
         age_years: None when unknown or not asked for.
         contrast: whether the scan is with contrast, None when unknown.
         has_label_map: whether one lies beside the scan.
+        synthetic: whether the scan says that it was made up.
         notes: what a person should know of the scan.
     """
 
@@ -48,6 +50,7 @@ class LabelledScan:
     image: Path
     diagnosis: Diagnosis
     sha256: str = ""
+    voxels: str = ""
     hu_offset: float | None = None
     shape: tuple[int, ...] = ()
     spacing_mm: tuple[float, float, float] | None = None
@@ -55,6 +58,7 @@ class LabelledScan:
     age_years: float | None = None
     contrast: bool | None = None
     has_label_map: bool = False
+    synthetic: bool = False
     notes: list[str] = field(default_factory=list)
 
 

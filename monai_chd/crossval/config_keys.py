@@ -9,10 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
-from monai_chd.networks.encoders import has_bfloat16
-
 Mode = Literal["frozen", "end-to-end"]
 """How fits are trained: a head on features of a frozen encoder that are worked out once, or encoder and head together."""
 
@@ -58,10 +54,7 @@ def fit_settings(given: Mapping[str, Any], out: str | Path) -> dict[str, Any]:
     cache = {"cache_dir": str(Path(out).resolve() / "cache")}
     if given.get("encoder", FROZEN_ENCODER) != FROZEN_ENCODER:
         return {**cache, **given}
-    # features in bfloat16 take half the time where the processor multiplies in it
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision = {"encoder_precision": "bfloat16"} if has_bfloat16(device) else {}
-    return {**cache, **FROZEN_SETTINGS, **precision, **given}
+    return {**cache, **FROZEN_SETTINGS, **given}
 
 
 def mode_of(settings: Mapping[str, Any]) -> Mode:

@@ -13,16 +13,14 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_chd.cohort.inspection import LAST_LABEL
 from monai_chd.errors import UserError
+from monai_chd.labels import STRUCTURES
 from monai_chd.nifti import read_volume
 from monai_chd.transforms import LoadVolume
 
 BINS = 64
-STRUCTURES = range(1, LAST_LABEL + 1)
-"""Labels of the structures of ImageCHD's label maps; what is beyond (airways, …) is none."""
-
-PAIRS = tuple(combinations(STRUCTURES, 2))
+LAST_LABEL = len(STRUCTURES)
+PAIRS = tuple(combinations(range(1, LAST_LABEL + 1), 2))
 STRUCTURE_FEATURES = len(STRUCTURES) * 4 + len(PAIRS)
 
 

@@ -68,7 +68,8 @@ def write_out_of_fold_table(table: pd.DataFrame, folder: Path) -> Path:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in table.to_dict("records"):
-        writer.writerow([_cell(row[name], name in (*CLASSES, *RAW_COLUMNS)) for name in COLUMNS])
+        cells = {name: _cell(row[name], name in (*CLASSES, *RAW_COLUMNS)) for name in COLUMNS}
+        writer.writerow((cells | {"synthetic": "true" if row["synthetic"] else ""}).values())
     write_text(folder / TABLE_FILE, text.getvalue())
     return folder / TABLE_FILE
 
@@ -99,6 +100,7 @@ def read_out_of_fold_table(folder: str | Path) -> pd.DataFrame:
         raise UserError(f"{path}: expected the columns {', '.join(COLUMNS)}, came {', '.join(table.columns)}")
     for name in (*CLASSES, *RAW_COLUMNS):
         table[name] = [float(cell) if cell else np.nan for cell in table[name]]
-    table["abstain"] = table["abstain"] == "true"
+    for name in ("abstain", "synthetic"):
+        table[name] = table[name] == "true"
     table[["repeat", "fold"]] = table[["repeat", "fold"]].astype(int)
     return table

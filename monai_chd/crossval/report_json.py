@@ -111,6 +111,7 @@ def _cohort(design: Design, datalist: Mapping[str, Any], done: Sequence[Mapping[
     return {
         "patients": len(design.labels),
         "scans": len(design.records),
+        "synthetic": sum(bool(record.get("synthetic")) for record in design.records),
         "flow": _flow(design),
         "rule": datalist.get("rule") or {},
         "normal": datalist.get("normal"),

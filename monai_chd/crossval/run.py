@@ -19,6 +19,7 @@ from monai_chd.crossval.controls import FITTED, ControlResult, control_result, s
 from monai_chd.crossval.design import FOLDS_FILE, Design, check_comparable, save_or_check
 from monai_chd.crossval.fit_processes import fit_processes, processes_for, run_fits, threads_for
 from monai_chd.crossval.fits import FITS_FOLDER
+from monai_chd.crossval.folds import INNER_SHARE
 from monai_chd.crossval.out_of_fold_table import (
     TABLE_FILE,
     out_of_fold_table,
@@ -27,13 +28,14 @@ from monai_chd.crossval.out_of_fold_table import (
 )
 from monai_chd.crossval.report_json import REPORT_FILE, build_report, write_report_json
 from monai_chd.crossval.worst_cases import worst_cases
+from monai_chd.files import locked
 from monai_chd.metrics.comparison import compare_paired
 from monai_chd.metrics.evaluation import evaluate_out_of_fold
 from monai_chd.metrics.wording import format_estimate
 from monai_chd.report.checklists import fill_checklists
 from monai_chd.report.model_card import write_model_card
 from monai_chd.report.page import write_report
-from monai_chd.wording import text_table
+from monai_chd.wording import synthetic_note, text_table
 from monai_chd.workflow.run import configured
 
 logger = logging.getLogger(__name__)
@@ -111,6 +113,15 @@ def crossval(
     if against is not None:
         check_comparable(design, against)
         other = read_out_of_fold_table(against)  # before hours of fits: one of its folds may never have finished
+    with locked(folder, "cross-validation"):
+        report = _crossval(design, folder, other, str(against), controls=controls, command=command)
+    return report
+
+
+def _crossval(
+    design: Design, folder: Path, other: pd.DataFrame | None, where: str, *, controls: bool, command: str
+) -> dict[str, Any]:
+    """`crossval` in a folder of its own; `other` is the table to compare with, and `where` it is."""
     save_or_check(design, folder)
     logger.info(_beginning(design, folder))
     seconds: dict[str, float] = {}
@@ -121,7 +132,7 @@ def crossval(
     logger.info("figures with intervals")
     with _timed(seconds, "evaluation"):
         evaluated = evaluate_out_of_fold(table, design.flags)
-        compared = None if other is None else _compared(table, other, str(against))
+        compared = None if other is None else _compared(table, other, where)
     with _timed(seconds, "worst cases"):
         worst = worst_cases(design, table, folder / FITS_FOLDER, folder)
     report = build_report(
@@ -191,7 +202,7 @@ def _controls(
 
 
 def _compared(table: pd.DataFrame, other: pd.DataFrame, where: str) -> dict[str, Any]:
-    return {**compare_paired(table, other, names=("this model", "the other")), "other": where}
+    return {**compare_paired(table, other, names=("this model", "the other"), inner_share=INNER_SHARE), "other": where}
 
 
 def summary_text(report: Mapping[str, Any], out: str | Path) -> str:
@@ -201,7 +212,15 @@ def summary_text(report: Mapping[str, Any], out: str | Path) -> str:
     shown = ("accuracy", "balanced_accuracy", "macro_f1", "auc_macro")
     figures = [(name.replace("_", " "), format_estimate(overall[name])) for name in shown]
     figures.append((f"always {baseline['label']}", format_estimate(baseline["accuracy"])))
-    lines = [report["design"]["sentence"], "", text_table(figures), found["verdict"]["sentence"]]
+    cohort = report["cohort"]
+    note = synthetic_note(cohort.get("synthetic", 0), cohort.get("scans", 0))
+    lines = [
+        *([note, ""] if note else []),
+        report["design"]["sentence"],
+        "",
+        text_table(figures),
+        found["verdict"]["sentence"],
+    ]
     lines.append("n is patients; in brackets 95 % intervals; the report says how each was made")
     for control in report["controls"]:
         lines += ["", f"{control['title']}: {control['reading']}"]

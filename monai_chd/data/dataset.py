@@ -36,6 +36,12 @@ def frames_step(transform: Compose) -> int:
     )
 
 
+def _part(chain: Compose, start: int, stop: int | None = None) -> Compose:
+    """Some steps of a chain, applied as the chain applies them."""
+    steps = chain.transforms[start:stop]
+    return Compose(steps, chain.map_items, chain.unpack_items, lazy=chain.lazy, overrides=chain.overrides)
+
+
 def loader_workers(num_workers: int, cache: str) -> int:
     """Worker processes that are of use: as many as asked for where scans or JPGs are read, none where frames are kept.
 
@@ -95,7 +101,7 @@ class FrameDataset(Dataset):
             self._files.fill(data)  # at once: a worker process could not use the encoder's GPU
         elif cache != "none":
             split = frames_step(transform)
-            frames, self._rest = Compose(transform.transforms[:split]), Compose(transform.transforms[split:])
+            frames, self._rest = _part(transform, 0, split), _part(transform, split)
             if cache == "frames":
                 limit = float("inf") if cache_limit is None else cache_limit * GIB
                 self._files = FrameFiles(str(cache_dir), frames, limit=limit)
@@ -104,7 +110,11 @@ class FrameDataset(Dataset):
                 _check_names(data, self._files)
 
     def fill(self) -> None:
-        """Write what is missing on disk, several scans at once, with a progress bar."""
+        """Write what is missing on disk, several scans at once, with a progress bar.
+
+        Raises:
+            UserFileError, UserError: not a cache on disk; a scan is gone or cannot be read; no room for all.
+        """
         if self._files is None:
             raise UserError("fill: only the caches 'frames', 'jpg' and 'features' are kept on disk")
         if isinstance(self._files, FeatureFiles):
@@ -112,16 +122,20 @@ class FrameDataset(Dataset):
         with ThreadPoolExecutor(os.cpu_count()) as pool, bare_mistakes():
             work = pool.map(self._keep, self.data)
             try:
-                for _ in tqdm(work, desc="writing frames", unit="scan", total=len(self.data)):
-                    pass
+                written = sum(tqdm(work, desc="writing frames", unit="scan", total=len(self.data)))
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
+        if isinstance(self._files, FrameFiles) and written < len(self.data):
+            raise UserError(f"{written} of {len(self.data)} written: {self._files.full}")
 
-    def _keep(self, case: dict[str, Any]) -> None:
+    def _keep(self, case: dict[str, Any]) -> bool:
         """Write a case's file where it is missing; its frames are not handed back, since they would pile up in memory."""
+        if isinstance(self._files, FrameFiles):
+            return self._files.keep(case)
         assert self._files is not None
         self._files.load(case)
+        return True
 
     def _transform(self, index: int) -> dict[str, Any]:
         case = self.data[index]
@@ -156,7 +170,7 @@ class FrameDataset(Dataset):
         }
         frame = torch.zeros(1, 1, resize.frame_size, resize.frame_size, dtype=torch.uint8)
         image = pad(MetaTensor(frame, torch.eye(4, dtype=torch.float64), meta))
-        return {**Compose(steps[split:])(with_image(case, image)), "reason": reason}
+        return {**_part(self.transform, split)(with_image(case, image)), "reason": reason}
 
 
 def _check_names(data: Sequence[dict[str, Any]], pictures: JPGFrames) -> None:

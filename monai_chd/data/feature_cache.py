@@ -21,26 +21,23 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose
-from monai.transforms.traits import RandomizableTrait
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import get_worker_info
 from tqdm import tqdm
 
-from monai_chd import __version__
-from monai_chd.data.scan_files import ScanFiles, notes_of, own_settings, restored, stamp_of, transform_key
+from monai_chd import networks
+from monai_chd.data.chain_key import code_key, transform_key, value_key
+from monai_chd.data.scan_files import ScanFiles, notes_of, own_settings, restored, stamp_of
 from monai_chd.errors import UserError
 from monai_chd.files import replacing, writable_folder
 from monai_chd.networks.encoders import is_frozen, usable_precision
 from monai_chd.nifti import crc32
 
-CODE_VERSION = 1
-"""To be raised when the same encoder and settings come to give other features, or a file is laid out anew."""
-
 _START = struct.Struct("<8sIQ")  # magic, checksum of all that follows, bytes of the JSON that follows
 _MAGIC = b"CHDFEAT1"
 _NO_MATTER = ("training", "chunk_size", "map_size", "precision")
-"""Plain attributes of an encoder's modules that change no feature; precision is taken as it works on the device."""
+"""Attributes of an encoder's modules that change no feature; precision is taken as it works on the device."""
 
 
 class _FeatureEntry(NamedTuple):
@@ -52,7 +49,7 @@ class FeatureFiles:
     """One file of features a scan: float32, shape (num_frames, F), without padding.
 
     A file's name is a digest of the scan's bytes, every transform with its settings, the case's own settings, the encoder's
-    architecture, weights and precision, and the version of this code, so one folder serves any number of trainings,
+    architecture, weights and precision, and the code of both, so one folder serves any number of trainings,
     folds, processes and jobs. It is written once, to a temporary name; its checksum is verified whenever it is opened,
     and a damaged one is written again. Processes that fill the same folder share the work.
 
@@ -73,15 +70,12 @@ class FeatureFiles:
                 "cache: 'features' keeps what a frozen encoder says of a scan, and this encoder is trained; take a frozen "
                 "one, such as --encoder efficientnet_lite0, or --cache frames"
             )
-        random = [type(step).__name__ for step in transform.transforms if isinstance(step, RandomizableTrait)]
-        if random:
-            raise UserError(
-                f"cache: 'features' would keep one draw of {', '.join(random)} for ever; take --cache frames"
-            )
         self.folder = writable_folder(folder)
         self.transform = transform
         self.encoder = encoder
+        kinds = list(dict.fromkeys(map(type, encoder.modules())))
         self._settings = transform_key(transform)
+        self._code = (code_key(networks) + value_key(kinds, "the encoder")).hex()
         self._files = ScanFiles(self._place, self._open)
         self._encoder_key: tuple[object, str] = (None, "")
         # to find them anew at every access takes longer than to read the features
@@ -122,7 +116,7 @@ class FeatureFiles:
 
     def _place(self, digest: str, case: Mapping[str, Any]) -> Path:
         precision = usable_precision(getattr(self.encoder, "precision", "float32"), _device(self.encoder))
-        parts = [digest, self._settings, own_settings(case), self._encoder(), precision, __version__, CODE_VERSION]
+        parts = [digest, self._settings, own_settings(case), self._encoder(), precision, self._code]
         key = json.dumps(parts, sort_keys=True).encode()
         return self.folder / f"{hashlib.sha256(key).hexdigest()[:40]}.features"
 
@@ -201,24 +195,16 @@ class FeatureFiles:
 
 
 def encoder_key(encoder: nn.Module) -> str:
-    """Digest of an encoder's architecture and weights: classes, plain attributes, names and values of all tensors."""
+    """Digest of an encoder's architecture and weights: classes, public attributes, names and values of all tensors."""
     digest = hashlib.sha256()
     for name, module in encoder.named_modules():
-        plain = {key: value for key, value in vars(module).items() if _matters(key, value)}
         kind = f"{type(module).__module__}.{type(module).__qualname__}"
-        digest.update(json.dumps([name, kind, plain], sort_keys=True, default=str).encode())
+        own = {key: value for key, value in sorted(vars(module).items()) if key[0] != "_" and key not in _NO_MATTER}
+        digest.update(value_key([name, kind, own], f"the encoder's {kind} {name}".rstrip()))
     for name, tensor in _tensors(encoder).items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _matters(name: str, value: object) -> bool:
-    return (
-        name not in _NO_MATTER
-        and not name.startswith("_")
-        and isinstance(value, (str, int, float, tuple, list, type(None)))
-    )
 
 
 def _tensors(encoder: nn.Module) -> dict[str, Tensor]:

@@ -21,12 +21,14 @@ from monai.data import MetaTensor
 from monai.transforms import Compose
 from numpy.typing import NDArray
 
-from monai_chd.data.scan_files import ScanFiles, notes_of, own_settings, restored, stamp_of, transform_key, with_image
+from monai_chd.data.chain_key import transform_key
+from monai_chd.data.scan_files import ScanFiles, notes_of, own_settings, restored, stamp_of, with_image
 from monai_chd.errors import UserError
 from monai_chd.files import replacing, writable_folder
 from monai_chd.nifti import crc32
 
 GIB = 2**30
+MIB = 2**20
 DISK_RESERVE = 2 * GIB
 """Bytes of the disk that the cache leaves free."""
 
@@ -45,8 +47,8 @@ class _FrameEntry(NamedTuple):
 class FrameFiles:
     """One memory-mapped file of uint8 frames a scan, lossless.
 
-    A file's name is a digest of the scan's bytes, of every transform with its settings, and of the case's own settings,
-    so that one folder serves any number of trainings, processes and jobs. It is written once, to a temporary name; its
+    A file's name is a digest of the scan's bytes, of every transform with its settings and code, and of the case's own
+    settings, so that one folder serves any number of trainings, processes and jobs. It is written once, to a temporary name; its
     length, key and checksum are verified when it is first opened, and a damaged one is written again. Behind the real
     frames the file has a hole up to the sequence length, which takes no room on disk and reads as zeros, so that the
     padded sequence is handed out without a copy. `applied_operations` are not kept: to invert, read without a cache.
@@ -56,6 +58,9 @@ class FrameFiles:
         frames: the transforms from path to padded uint8 frames (1, L, S, S).
         limit: bytes that the folder may take. A file that would go beyond it, or leave less than `DISK_RESERVE` of
             the disk, is not written: that scan is then read each time, and a warning says so once.
+
+    Attributes:
+        full: why no more files are written, "" as long as they are.
     """
 
     def __init__(self, folder: str | Path, frames: Compose, *, limit: float = float("inf")) -> None:
@@ -65,7 +70,7 @@ class FrameFiles:
         self._settings = transform_key(frames)
         self._files = ScanFiles(self._place, self._open)
         self._verified: set[Path] = set()
-        self._full = False
+        self.full = ""
 
     def load(self, case: Mapping[str, Any]) -> dict[str, Any]:
         """The case with `image` as padded frames (1, L, S, S), from the file, which is written first where needed.
@@ -75,14 +80,25 @@ class FrameFiles:
         """
         place, entry = self._files.find(case)
         if entry is None:
-            stamp = stamp_of(Path(case["image"]))
-            image: MetaTensor = self.frames(dict(case))["image"]
-            if not self._write(place, image, stamp):
+            told = self.full
+            image, written = self._make(place, case)
+            if not written:
+                if not told:
+                    warnings.warn(f"frame cache {self.full}; the other scans are read each time", stacklevel=2)
                 return with_image(case, image)
             entry = self._open(place)
             if entry is None:
                 raise UserError(f"{place}: cannot be read back; check the disk, or choose another cache_dir")
         return restored(case, torch.from_numpy(entry.frames)[None], entry.notes)
+
+    def keep(self, case: Mapping[str, Any]) -> bool:
+        """Write a case's file where it is missing; False when there is no room for it, after which none is tried.
+
+        Raises:
+            UserFileError, UserError: the scan is gone or cannot be read.
+        """
+        place, entry = self._files.find(case)
+        return entry is not None or (not self.full and self._make(place, case)[1])
 
     def _place(self, digest: str, case: Mapping[str, Any]) -> Path:
         key = json.dumps([digest, self._settings, own_settings(case)], sort_keys=True)
@@ -106,6 +122,12 @@ class FrameFiles:
         self._verified.add(place)
         return _FrameEntry(frames, notes)
 
+    def _make(self, place: Path, case: Mapping[str, Any]) -> tuple[MetaTensor, bool]:
+        """The frames of a case, and whether they were written."""
+        stamp = stamp_of(Path(case["image"]))
+        image: MetaTensor = self.frames(dict(case))["image"]
+        return image, self._write(place, image, stamp)
+
     def _write(self, place: Path, image: MetaTensor, stamp: list[int]) -> bool:
         """Write an entry if there is room for it."""
         values = image.as_tensor()[0].numpy()
@@ -124,21 +146,24 @@ class FrameFiles:
         return True
 
     def _has_room(self, wanted: int) -> bool:
-        if not self._full:
-            used = sum(map(_bytes_on_disk, self.folder.glob("*.npy")))
-            free = shutil.disk_usage(self.folder).free - DISK_RESERVE
-            if used + wanted <= self.limit and wanted <= free:
-                return True
-            self._full = True
-            why = (
-                f"its limit is {self.limit / GIB:.3g} GiB" if wanted <= free else f"only {free / GIB:.1f} GiB are left"
+        if self.full:
+            return False
+        used = sum(map(_bytes_on_disk, self.folder.glob("*.npy")))
+        free = shutil.disk_usage(self.folder).free
+        if used + wanted > self.limit:
+            self.full = (
+                f"{self.folder} is full: it may take {_size(self.limit)}; allow it more with cache_limit, or empty it"
             )
-            warnings.warn(
-                f"frame cache {self.folder} is full ({why}): the other scans are read each time. Empty it, or allow it more "
-                f"with cache_limit",
-                stacklevel=2,
+        elif wanted > free - DISK_RESERVE:
+            self.full = (
+                f"{self.folder} is full: {_size(free)} of its disk are free, of which {_size(DISK_RESERVE)} are left alone; "
+                f"make room there, or choose another folder"
             )
-        return False
+        return not self.full
+
+
+def _size(count: float) -> str:
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / MIB:.1f} MiB"
 
 
 def _bytes_on_disk(file: Path) -> int:

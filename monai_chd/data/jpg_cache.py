@@ -17,7 +17,8 @@ from monai.transforms import Compose
 from numpy.typing import NDArray
 from PIL import Image
 
-from monai_chd.data.scan_files import notes_of, own_settings, restored, stamp_of, transform_key
+from monai_chd.data.chain_key import transform_key
+from monai_chd.data.scan_files import notes_of, own_settings, restored, stamp_of
 from monai_chd.errors import UserError
 from monai_chd.files import replacing, writable_folder, write_text
 from monai_chd.nifti import check_name, stem

@@ -6,14 +6,12 @@ What is kept in the files, and how, is the part of `frame_cache`, `jpg_cache` an
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, Transform
 from torch import Tensor
 
 from monai_chd.nifti import check_file, check_name
@@ -32,23 +30,6 @@ class CacheEntry(Protocol):
 
 
 Entry = TypeVar("Entry", bound=CacheEntry)
-
-
-def transform_key(transform: Compose) -> str:
-    """Digest of a chain's transforms and all their settings: equal when they make the same of a file."""
-    steps = [(type(step).__name__, _settings(step)) for step in transform.transforms]
-    return hashlib.sha256(json.dumps(steps, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _settings(step: Any) -> dict[str, Any]:
-    """Public plain attributes of a transform and of what it wraps: a transform's settings are its attributes."""
-    values: dict[str, Any] = {}
-    for name, value in vars(step).items():
-        if isinstance(value, Transform):
-            values[name] = _settings(value)
-        elif not name.startswith("_") and isinstance(value, (str, int, float, tuple, list, type(None))):
-            values[name] = value
-    return values
 
 
 def own_settings(case: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from ignite.handlers import EarlyStopping
+from monai.handlers import EarlyStopHandler
 
 from monai_chd.files import replacing
 from monai_chd.handlers.calibrator import Calibrator
@@ -32,11 +34,11 @@ class Checkpoints:
 
     `models/model.pt` is the bare state dict of the network with the best validation metric so far, tensors only, and
     `models/calibration.json` its temperature and abstention threshold from the same validation.
-    `models/last.pt` holds network, optimizer, learning rate schedule, loss scale, epoch, best metric, curves and random
-    states: a training that was stopped and resumed gives the same weights as one that ran through. It is written after an
-    epoch when the one before is `SAVE_AFTER` seconds old, and at the end: with the 300 tensors of a frozen encoder it took a
-    tenth of an epoch of its head. MONAI's CheckpointSaver does not keep the random states or the best metric, and does not
-    write under a temporary name.
+    `models/last.pt` holds network, optimizer, learning rate schedule, early stopping, loss scale, epoch, best metric, curves
+    and random states: a training that was stopped and resumed gives the same weights as one that ran through. It is written
+    after an epoch when the one before is `SAVE_AFTER` seconds old, and at the end: with the 300 tensors of a frozen encoder it
+    took a tenth of an epoch of its head. MONAI's CheckpointSaver does not keep the random states or the best metric, and does
+    not write under a temporary name.
 
     Put it behind LearningCurves and the LrScheduleHandler. With several processes all restore and the first one saves.
 
@@ -48,6 +50,7 @@ class Checkpoints:
         cases: all cases of training and validation.
         resume: go on from `last.pt`.
         calibrator: listens to the same evaluator; None: the model is not calibrated.
+        early_stop: of the same evaluator, with its trainer set before the training starts; None: it never stops early.
     """
 
     SAVE_AFTER = 5.0
@@ -62,6 +65,7 @@ class Checkpoints:
         cases: Sequence[Mapping[str, Any]],
         resume: bool = False,
         calibrator: Calibrator | None = None,
+        early_stop: EarlyStopHandler | None = None,
     ) -> None:
         self.folder = Path(output_dir, "models")
         self.parts = dict(parts)
@@ -71,6 +75,7 @@ class Checkpoints:
         self.cases = cases
         self.resume = resume
         self.calibrator = calibrator
+        self.early_stop = early_stop
         self.best: float | None = None
         self._noted = False
         self._saved = -math.inf
@@ -84,12 +89,14 @@ class Checkpoints:
         engine.add_event_handler(Events.COMPLETED, self._finish)
 
     def _start(self, engine: Engine) -> None:
-        self._noted = self.resume
+        self._noted = False
         if not self.resume:
             return
         saved = read_checkpoint(self.folder / LAST)
         for name, part in self.parts.items():
             (_bare(part) if name == "network" else part).load_state_dict(saved[name])
+        if saved["early_stop"] and (stopping := self._stopping()):
+            stopping.load_state_dict(saved["early_stop"])
         if saved["scaler"]:
             engine.scaler.load_state_dict(saved["scaler"])  # type: ignore[attr-defined]
         engine.state.epoch = saved["epoch"]
@@ -103,18 +110,21 @@ class Checkpoints:
         _restore_rng(saved["rng"])
         logger.info(f"resumed after epoch {saved['epoch']} from {self.folder / LAST}")
 
+    def _stopping(self) -> EarlyStopping | None:
+        """The part of MONAI's handler that counts; it has no way to ask for it."""
+        return self.early_stop._handler if self.early_stop else None
+
     def _keep_best(self, engine: Engine) -> None:
         if engine.state.rank:  # type: ignore[attr-defined]
             return
         state: Any = self.evaluator.state
         score = state.metrics.get(state.key_metric_name)
-        validated = state.epoch == engine.state.epoch and score is not None
+        validated = state.epoch == engine.state.epoch and score is not None and math.isfinite(score)
         if validated and (self.best is None or score > self.best):
             self.best = float(score)
             self._note()
             with replacing(self.folder / MODEL) as temporary:
-                with temporary.open("wb") as file:
-                    torch.save(_bare(self.parts["network"]).state_dict(), file)
+                _save(_bare(self.parts["network"]).state_dict(), temporary)
                 # Stopped in between, a model without calibration is left, never one with that of another.
                 (self.folder / CALIBRATION).unlink(missing_ok=True)
             if self.calibrator and (calibration := self.calibrator.calibration()):
@@ -130,6 +140,7 @@ class Checkpoints:
         if engine.state.rank:  # type: ignore[attr-defined]
             return
         scaler = getattr(engine, "scaler", None)  # of mixed precision
+        stopping = self._stopping()
         content = {name: part.state_dict() for name, part in self.parts.items() if name != "network"}
         content |= {
             "network": _bare(self.parts["network"]).state_dict(),
@@ -137,11 +148,12 @@ class Checkpoints:
             "best": self.best,
             "history": self.curves.history,
             "rng": _rng_state(),
+            "early_stop": dict(stopping.state_dict()) if stopping else {},
             "scaler": scaler.state_dict() if scaler else {},
         }
         self._note()
-        with replacing(self.folder / LAST) as temporary, temporary.open("wb") as file:
-            torch.save(content, file)
+        with replacing(self.folder / LAST) as temporary:
+            _save(content, temporary)
         self._saved, self._unsaved = time.monotonic(), None
 
     def _note(self) -> None:
@@ -155,6 +167,12 @@ class Checkpoints:
             self._save(engine)
         if not engine.state.rank and (text := calibration_line(read_calibration(self.folder / MODEL))):  # type: ignore[attr-defined]
             logger.info(text)
+
+
+def _save(content: Mapping[str, Any], path: Path) -> None:
+    """Write tensors so that equal ones give equal files: given a name, torch writes that of the temporary file into it."""
+    with path.open("wb") as file:
+        torch.save(content, file)
 
 
 def _rng_state() -> dict[str, Any]:

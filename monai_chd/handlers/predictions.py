@@ -29,7 +29,8 @@ from monai_chd.metrics.predictions import (
     write_predictions,
 )
 from monai_chd.metrics.tables import metrics_table, write_metrics
-from monai_chd.wording import text_table
+from monai_chd.nifti import is_synthetic
+from monai_chd.wording import synthetic_note, text_table
 
 logger = logging.getLogger(__name__)
 
@@ -99,11 +100,13 @@ class Predictions:
         for case, output in zip(state.batch, state.output, strict=True):
             reason = str(case.get("reason", ""))
             label = case.get("label")
-            name = self._name(case["image"].meta["filename_or_obj"])
+            path = case["image"].meta["filename_or_obj"]
+            name = self._name(path)
             if case["image"].meta.get("intensity") == "arbitrary":
                 self.cine.append(name)
             elif not reason and int(case.get("num_frames", FEW_FRAMES)) < FEW_FRAMES:
                 self.short.append(name)
+            unread = bool(reason)
             probabilities = None if reason else self.calibration.apply(output["pred"].cpu().double().numpy())
             if probabilities is not None and np.isfinite(probabilities).all():
                 reason = self.calibration.reason(probabilities)
@@ -114,6 +117,7 @@ class Predictions:
                     "label": None if label is None else int(label),
                     "probabilities": probabilities,
                     "reason": reason,
+                    "synthetic": not unread and Path(path).is_file() and is_synthetic(path),
                 }
             )
 
@@ -146,6 +150,8 @@ class Predictions:
         )
         if text := calibration_line(self.calibration):
             logger.info(text)
+        if text := self._synthetic_note():
+            logger.info(text)
         if self.cine:
             logger.info(
                 f"4D cine without HU, one slice over time, scaled by its 1st and 99th percentiles: {', '.join(self.cine)}"
@@ -161,10 +167,14 @@ class Predictions:
         if coverage["value"] not in (0, 1) and len((part := answered_cases(table))[0]):
             answered = evaluate(part[0], part[1], patients=part[2])
         context = {**self.context, "calibration": self._calibration(labels, probabilities, patients)}
+        context["synthetic"] = self._synthetic_note() or None
         write_metrics(result, self.folder, context=context, coverage=coverage, answered=answered)
         confusion_matrix_figure(result["confusion_matrix"], self.folder / "confusion_matrix.png", title=title)
         logger.info(metrics_table(result, coverage=coverage, answered=answered))
         logger.info(f"metrics and confusion matrix: {self.folder}")
+
+    def _synthetic_note(self) -> str:
+        return synthetic_note(sum(row["synthetic"] for row in self.rows), len(self.rows))
 
     def _calibration(
         self, labels: NDArray[np.int64], probabilities: NDArray[np.float64], patients: Sequence[str]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from monai_chd.errors import UserError
 from monai_chd.labels import CLASSES
-from monai_chd.metrics.estimates import OVERALL, SMALLER_IS_BETTER, Estimate
+from monai_chd.metrics.estimates import OVERALL, SMALLER_IS_BETTER, Estimate, difference_range
 from monai_chd.metrics.evaluation import EXPLAINED
 from monai_chd.metrics.formulas import corrected_t, mcnemar_exact
 from monai_chd.metrics.out_of_fold import Cases, figure_estimate, mean_table, read_cases
@@ -58,6 +58,7 @@ def compare_paired(
     second: pd.DataFrame,
     *,
     names: tuple[str, str] = ("the first", "the second"),
+    inner_share: float = 0.0,
     resamples: int = 2000,
     seed: int = 42,
 ) -> Comparison:
@@ -66,12 +67,14 @@ def compare_paired(
     Args:
         first, second: tables as for `evaluation.evaluate_out_of_fold`.
         names: what to call them in sentences.
+        inner_share: share of the patients outside a fold that its fit did not train on, since they chose its epoch.
         resamples: bootstrap resamples; patients are drawn once for both.
         seed: of the resamples.
 
     Returns:
         See `Comparison`. McNemar's test is for one prediction a patient: it is given for each repeat, and for the ensemble
-        (the class with the largest mean probability over repeats), which is the one to read. No p is a mean of others.
+        (the class with the largest mean probability over repeats), which is the one to read where there are
+        several. No p is a mean of others.
 
     Raises:
         UserError: tables that are none, or not of the same patients, labels, repeats and folds.
@@ -86,7 +89,8 @@ def compare_paired(
         raise UserError("cannot compare: some rows have no probabilities; run again the fits that they belong to")
     ours, theirs = (cases.figures(resamples, seed) for cases in (a, b))
     differences = {
-        name: figure_estimate(ours[name] - theirs[name], resamples, a.n) for name in (*OVERALL, "aurc", "augrc")
+        name: figure_estimate(ours[name] - theirs[name], resamples, a.n, difference_range(name))
+        for name in (*OVERALL, "aurc", "augrc")
     }
     return {
         "patients": len(a.names),
@@ -95,7 +99,7 @@ def compare_paired(
         "differences": differences,
         "better": {name: -1 if name in SMALLER_IS_BETTER else 1 for name in differences},
         "mcnemar": _mcnemar(a, b, tables),
-        "corrected_t": _corrected_t(a, b, tables[0]),
+        "corrected_t": _corrected_t(a, b, tables[0], inner_share),
         "sentences": [_difference_sentence(differences, names)],
     }
 
@@ -106,6 +110,8 @@ def _mcnemar(a: Cases, b: Cases, tables: Sequence[pd.DataFrame]) -> list[McNemar
         _mcnemar_of(f"repeat {i}", *(cases.some(cases.repeats == i).all_right() for cases in (a, b)))
         for i in range(a.repeat_count)
     ]
+    if a.repeat_count == 1:
+        return found
     means = []
     for table in tables:
         mean = mean_table(table)
@@ -120,14 +126,14 @@ def _mcnemar_of(name: str, first: NDArray[np.bool_], second: NDArray[np.bool_]) 
     return {"of": name, "only_first": only_first, "only_second": only_second, "p": p}
 
 
-def _corrected_t(a: Cases, b: Cases, table: pd.DataFrame) -> CorrectedTest | None:
+def _corrected_t(a: Cases, b: Cases, table: pd.DataFrame, inner_share: float) -> CorrectedTest | None:
     """The test over all fits; None with fewer than two fits or where one fit tests everyone."""
     gained = a.right().astype(float) - b.right()
     by_fit = pd.Series(gained).groupby([table["repeat"], table["fold"]])
     share = float(by_fit.size().mean()) / (len(table) / a.repeat_count)
     if len(by_fit) < 2 or share >= 1:
         return None
-    test = corrected_t(by_fit.mean().to_numpy(), share / (1 - share))
+    test = corrected_t(by_fit.mean().to_numpy(), share / ((1 - share) * (1 - inner_share)))
     return {"difference": test.mean, "low": test.low, "high": test.high, "p": test.p, "fits": len(by_fit)}
 
 

@@ -17,8 +17,11 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from monai_chd.errors import UserError
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.estimates import Estimate, Evaluation
-from monai_chd.metrics.formulas import reliability_bins, risk_coverage, wilson_interval
+from monai_chd.metrics.formulas import ECE_BINS, reliability_bins, risk_coverage, wilson_interval
 from monai_chd.metrics.out_of_fold import Cases, figure_estimate
+
+FEWEST_IN_BIN = 10
+"""Patients in a bin of the reliability diagram: with fewer, each interval spans the picture and the line jumps from 0 to 1."""
 
 PUBLISHED_COVERAGE, PUBLISHED_RISK = 0.884, 0.18
 PUBLISHED = (
@@ -196,7 +199,8 @@ def _number(entry: Mapping[str, Any], key: str) -> float:
 
 
 def _diagram(cases: Cases, scored: Evaluation) -> Reliability:
-    found = reliability_bins(cases.probabilities.max(axis=1), cases.right())
+    count = max(1, min(ECE_BINS, scored["cases"] // FEWEST_IN_BIN))
+    found = reliability_bins(cases.probabilities.max(axis=1), cases.right(), count)
     bins: list[Bin] = []
     for mean, accuracy, mass in zip(*(part.tolist() for part in found), strict=True):
         n = max(1, round(mass / scored["repeats"]))

@@ -6,6 +6,7 @@ Owns what an estimate is and which interval each figure gets; the formulas are t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
@@ -53,6 +54,13 @@ OVERALL = (
 )  # fmt: skip
 """Figures of all classes together, in the order they are shown. Log-loss, Brier score (0..2) and ECE are better when smaller;
 `auc_macro` is the mean of the classes' areas, each against the rest."""
+
+SHOWN = tuple(name for name in OVERALL if name != "macro_recall")
+"""Those that tables for people have: macro recall stands there as balanced accuracy."""
+
+RANGES = {"mcc": (-1.0, 1.0), "log_loss": (0.0, math.inf), "brier": (0.0, 2.0)}
+SHARE = 0.0, 1.0
+"""Smallest and largest value of a figure: of these, and of all others."""
 
 SMALLER_IS_BETTER = frozenset({"log_loss", "brier", "ece", "aurc", "augrc"})
 
@@ -133,9 +141,9 @@ def evaluate(
     With `repeats` each figure is computed for each repeat on its own and averaged; the interval is that of this mean.
     Accuracy, precision and recall get a Wilson interval, unless a patient has several cases in the denominator: these
     are not independent, so the patients are resampled (or counted, when all cases or none are right). All other figures
-    always have the bootstrap by patient. Averages over classes count an undefined precision, recall or F1 as 0
-    (scikit-learn's `zero_division=0`, with all classes as `labels`), in the resamples as in the data; balanced accuracy
-    and the mean AUC leave out classes that have no case.
+    always have the bootstrap by patient. Averages over classes count an undefined precision or F1 as 0
+    (scikit-learn's `zero_division=0`, with all classes as `labels`), in the resamples as in the data; macro recall and the
+    mean AUC leave out classes that have no case. Macro recall and balanced accuracy are one figure under two names.
 
     Args:
         labels: class index of each case, shape (N,).
@@ -176,8 +184,19 @@ def evaluate(
     }
 
 
+def difference_range(name: str) -> tuple[float, float]:
+    """Smallest and largest difference of two values of a figure."""
+    low, high = RANGES.get(name, SHARE)
+    return low - high, high - low
+
+
 def bootstrap_estimate(
-    value: float, resampled: NDArray[np.float64], jackknife: NDArray[np.float64], n: int, confidence: float = CONFIDENCE
+    value: float,
+    resampled: NDArray[np.float64],
+    jackknife: NDArray[np.float64],
+    n: int,
+    confidence: float = CONFIDENCE,
+    limits_of_value: tuple[float, float] = SHARE,
 ) -> Estimate:
     """Estimate with the BCa interval, or the percentile interval where that is undefined.
 
@@ -187,6 +206,7 @@ def bootstrap_estimate(
         jackknife: of the data without each patient, shape (P,).
         n: cases of the denominator.
         confidence: coverage of the interval.
+        limits_of_value: smallest and largest value that the figure can have; no interval goes beyond.
     """
     if n == 0 or not np.isfinite(value):
         return {"value": None, "low": None, "high": None, "n": 0, "method": "undefined"}
@@ -198,17 +218,12 @@ def bootstrap_estimate(
     if limits is None or not limits[0] <= value <= limits[1] or limits[1] - limits[0] < 1e-9:
         limits, method = percentile_interval(defined, confidence), "percentile_bootstrap"
     if not limits[0] <= value <= limits[1]:
-        limits, method = _centred(limits, value, defined), "centred_bootstrap"
+        shift = value - float(np.median(defined))
+        limits, method = (limits[0] + shift, limits[1] + shift), "centred_bootstrap"
+    limits = max(limits[0], limits_of_value[0]), min(limits[1], limits_of_value[1])
     if limits[1] - limits[0] < 1e-9:
         return {"value": value, "low": None, "high": None, "n": n, "method": "not_estimable"}
     return {"value": value, "low": limits[0], "high": limits[1], "n": n, "method": method}
-
-
-def _centred(limits: tuple[float, float], value: float, resampled: NDArray[np.float64]) -> tuple[float, float]:
-    """Move an interval by the median bias of the resamples; below 0 only for a figure that can be."""
-    shift = value - float(np.median(resampled))
-    low = limits[0] + shift
-    return max(low, 0.0) if resampled.min() >= 0 else low, limits[1] + shift
 
 
 def proportion_estimate(hits: ArrayLike, trials: ArrayLike, confidence: float = CONFIDENCE) -> Estimate | None:
@@ -282,7 +297,7 @@ class _Estimator:
 
     def overall(self) -> dict[str, Estimate]:
         """Figures of all classes together."""
-        estimates = {name: self._bootstrap(self.figures[name], self.cases) for name in OVERALL}
+        estimates = {name: self._bootstrap(self.figures[name], self.cases, RANGES.get(name, SHARE)) for name in OVERALL}
         hits = np.diagonal(self.counts, axis1=2, axis2=3).sum(axis=2)
         return estimates | {"accuracy": self._proportion(hits, self.counts.sum(axis=(2, 3)), self.figures["accuracy"])}
 
@@ -320,10 +335,12 @@ class _Estimator:
         estimate = proportion_estimate(hits, trials, self.confidence)
         return estimate or self._bootstrap(samples, round(float(trials.sum(axis=1).mean())))
 
-    def _bootstrap(self, samples: NDArray[np.float64], n: int) -> Estimate:
+    def _bootstrap(
+        self, samples: NDArray[np.float64], n: int, limits_of_value: tuple[float, float] = SHARE
+    ) -> Estimate:
         """Estimate from a figure of the data, the resamples and the data without each patient."""
         value, resampled, jackknife = np.split(samples, [1, 1 + self.resamples])
-        return bootstrap_estimate(float(value[0]), resampled, jackknife, n, self.confidence)
+        return bootstrap_estimate(float(value[0]), resampled, jackknife, n, self.confidence, limits_of_value)
 
 
 def _canonical(

@@ -110,6 +110,7 @@ class Results(TypedDict):
     """What `evaluate_out_of_fold` returns; JSON takes it as it is.
 
     `answered` has the figures of the cases not abstained from, each repeat its own; None when none or all were answered.
+    With one repeat there is no `ensemble`: it would be the same figures again.
     `repeat_spread` has each figure's value in each repeat: how much the draw of folds and seeds alone moves it.
     """
 
@@ -125,7 +126,7 @@ class Results(TypedDict):
     curves: Curves
     per_lesion: list[Lesion]
     repeat_spread: dict[str, list[float | None]]
-    ensemble: Ensemble
+    ensemble: Ensemble | None
     warnings: list[str]
     sentences: list[str]
 
@@ -173,7 +174,7 @@ def evaluate_out_of_fold(
         "curves": mean_curves(cases, raw_probabilities(predictions), scored, **options),
         "per_lesion": _per_lesion(cases, flags or {}),
         "repeat_spread": _spread(cases),
-        "ensemble": _ensemble(predictions, options),
+        "ensemble": _ensemble(predictions, options) if scored["repeats"] > 1 else None,
         "warnings": [],
         "sentences": [],
     }

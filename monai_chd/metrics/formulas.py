@@ -153,7 +153,10 @@ def score_confusion(confusion: NDArray[Any]) -> dict[str, Floats]:
         "accuracy": _ratio(right, cases, np.nan),
         "balanced_accuracy": _ratio(by_class["recall"].sum(axis=-1), (support > 0).sum(axis=-1), np.nan),
     }
-    scores |= {f"macro_{name}": np.where(cases > 0, values.mean(axis=-1), np.nan) for name, values in by_class.items()}
+    scores |= {
+        f"macro_{name}": np.where(cases > 0, by_class[name].mean(axis=-1), np.nan) for name in ("precision", "f1")
+    }
+    scores["macro_recall"] = scores["balanced_accuracy"]  # two names of one figure
     scores |= {
         f"weighted_{name}": _ratio((values * support).sum(axis=-1), cases, np.nan) for name, values in by_class.items()
     }
@@ -353,8 +356,8 @@ def corrected_t(differences: ArrayLike, test_share: float, confidence: float = C
     Training sets of different fits overlap, so the variance is taken times 1 / J + test size / training size.
 
     Args:
-        differences: of the figure in each fit, shape (J,), J at least 2.
-        test_share: size of a fit's test part over the size of its training part.
+        differences: of accuracies (or other shares) in each fit, shape (J,), J at least 2.
+        test_share: size of a fit's test part over the number of cases that it really trained on.
         confidence: coverage aimed at.
     """
     values = np.asarray(differences, dtype=np.float64)
@@ -363,7 +366,8 @@ def corrected_t(differences: ArrayLike, test_share: float, confidence: float = C
     reach = float(student.ppf(0.5 + confidence / 2, free)) * error
     if error == 0:
         return CorrectedT(mean, mean, mean, 1.0 if mean == 0 else 0.0)
-    return CorrectedT(mean, mean - reach, mean + reach, float(2 * student.sf(abs(mean) / error, free)))
+    low, high = max(mean - reach, -1.0), min(mean + reach, 1.0)  # shares differ by no more than 1
+    return CorrectedT(mean, low, high, float(2 * student.sf(abs(mean) / error, free)))
 
 
 def _mean_over_repeats(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from monai_chd.errors import UserError
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.estimates import (
+    SHARE,
     Estimate,
     Evaluation,
     bootstrap_estimate,
@@ -109,10 +110,12 @@ class Cases:
         return weighted_figures(self.labels, self.probabilities, self.patients, self.repeats, weights)
 
 
-def figure_estimate(samples: NDArray[np.float64], resamples: int, n: int) -> Estimate:
+def figure_estimate(
+    samples: NDArray[np.float64], resamples: int, n: int, limits_of_value: tuple[float, float] = SHARE
+) -> Estimate:
     """Estimate out of a figure of `Cases.figures`, or of the difference of two, shape (1 + R + P,)."""
     value, resampled, jackknife = np.split(samples, [1, 1 + resamples])
-    return bootstrap_estimate(float(value[0]), resampled, jackknife, n)
+    return bootstrap_estimate(float(value[0]), resampled, jackknife, n, limits_of_value=limits_of_value)
 
 
 def read_cases(table: pd.DataFrame) -> Cases:

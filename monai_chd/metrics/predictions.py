@@ -23,9 +23,10 @@ from monai_chd.metrics.estimates import NO_PATIENT, Estimate, probability_fault,
 from monai_chd.metrics.formulas import wilson_interval
 from monai_chd.wording import join_faults
 
-PREDICTION_COLUMNS = ("image", "patient", "label", "prediction", *CLASSES, "abstain", "reason")
+PREDICTION_COLUMNS = ("image", "patient", "label", "prediction", *CLASSES, "abstain", "reason", "synthetic")
 """Columns of predictions.csv. `prediction` is the most probable class of every case that has probabilities, those abstained
-from included; a case with a reason is abstained from, and a case without probabilities needs a reason."""
+from included; a case with a reason is abstained from, and a case without probabilities needs a reason.
+`synthetic` is true for a scan that says it was made up, and empty for one that says nothing."""
 
 ROW_KEYS = frozenset({"image", "patient", "label", "probabilities", "reason"})
 """What `write_predictions` takes of a case."""
@@ -39,7 +40,7 @@ def write_predictions(rows: Iterable[Mapping[str, Any]], path: str | os.PathLike
     Args:
         rows: cases with the keys `image`, `patient` ("" or None when unknown, which a case with a label may not have),
             `label` (index in `CLASSES`, or None), `probabilities` (shape (K,), or None), `reason` (why the case is
-            abstained from, or "").
+            abstained from, or ""), and `synthetic` where the scan says that it was made up.
         path: the csv to write; an existing one is replaced only when the new one is complete.
 
     Returns:
@@ -82,7 +83,8 @@ def read_predictions(path: str | os.PathLike[str]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=list(PREDICTION_COLUMNS))
     for name in CLASSES:
         table[name] = [float(cell) if cell else np.nan for cell in table[name]]
-    table["abstain"] = [row["abstain"] == "true" for row in rows]
+    for name in ("abstain", "synthetic"):
+        table[name] = [row[name] == "true" for row in rows]
     return table
 
 
@@ -127,7 +129,7 @@ def coverage_estimate(table: pd.DataFrame) -> Estimate:
 
 def _case_fault(case: Mapping[str, Any]) -> str | None:
     """Say what is wrong with a case given to `write_predictions`; None when nothing is."""
-    if set(case) != ROW_KEYS:
+    if set(case) - {"synthetic"} != ROW_KEYS:
         return f"expected the keys {', '.join(sorted(ROW_KEYS))}, came {', '.join(sorted(case))}"
     name, label = f"image {case['image']}", case["label"]
     if case["image"] is None or not str(case["image"]).strip():
@@ -158,7 +160,8 @@ def _record(case: Mapping[str, Any]) -> list[str]:
         cells = [np.format_float_positional(value, unique=True, min_digits=6) for value in probabilities]
         prediction = CLASSES[int(probabilities.argmax())]
     abstain = "true" if case["reason"] else "false"
-    return [str(case["image"]), _patient(case), label, prediction, *cells, abstain, str(case["reason"])]
+    synthetic = "true" if case.get("synthetic") else ""
+    return [str(case["image"]), _patient(case), label, prediction, *cells, abstain, str(case["reason"]), synthetic]
 
 
 def _repeated(images: list[str]) -> list[str]:
@@ -183,7 +186,7 @@ def _read_cells(path: Path) -> list[dict[str, str]]:
         if len(row) != len(columns):
             raise UserError(f"{path}: row {i}: expected {len(columns)} cells, came {len(row)}")
     cells = [dict(zip(columns, row, strict=True)) for row in rows]
-    return [{**row, "abstain": row["abstain"].lower()} for row in cells]  # spreadsheets write TRUE
+    return [{**row, **{name: row[name].lower() for name in ("abstain", "synthetic")}} for row in cells]  # TRUE in Excel
 
 
 def _row_faults(row: Mapping[Any, str]) -> list[str]:
@@ -198,7 +201,9 @@ def _row_faults(row: Mapping[Any, str]) -> list[str]:
     ]
     if row["abstain"] not in ("true", "false"):
         faults.append(f"abstain: expected true or false, came {row['abstain']!r}")
-    elif (row["abstain"] == "true") != bool(row["reason"]):
+    if row["synthetic"] not in ("true", ""):
+        faults.append(f"synthetic: expected true or nothing, came {row['synthetic']!r}")
+    if row["abstain"] in ("true", "false") and (row["abstain"] == "true") != bool(row["reason"]):
         faults.append(f"reason: expected one exactly when abstain is true, came {row['reason']!r}")
     return faults or _score_faults(row)
 

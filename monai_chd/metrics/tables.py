@@ -13,7 +13,7 @@ from typing import Any
 
 from monai_chd.files import write_csv, write_text
 from monai_chd.labels import CLASSES
-from monai_chd.metrics.estimates import FEW, Estimate, Evaluation
+from monai_chd.metrics.estimates import FEW, SHOWN, Estimate, Evaluation
 from monai_chd.metrics.wording import format_estimate
 from monai_chd.versions import software_versions
 from monai_chd.wording import NOTE, text_table
@@ -76,9 +76,7 @@ def metrics_table(result: Evaluation, *, coverage: Estimate | None = None, answe
         Lines without a newline at the end.
     """
     every = [result, *([answered] if answered else [])]
-    overall = [
-        [_spoken(name), *(format_estimate(part["overall"][name]) for part in every)] for name in result["overall"]
-    ]
+    overall = [[_spoken(name), *(format_estimate(part["overall"][name]) for part in every)] for name in SHOWN]
     baselines = [part["majority_baseline"] for part in every]
     overall.append([f"baseline: always {baselines[0]['label']}", *(format_estimate(b["accuracy"]) for b in baselines)])
     header = ["all classes", "value [interval] n"]
@@ -96,6 +94,8 @@ def metrics_table(result: Evaluation, *, coverage: Estimate | None = None, answe
 
 def _spoken(name: str) -> str:
     """A key of `estimates.OVERALL` as it is printed."""
+    if name == "balanced_accuracy":
+        return "balanced accuracy (macro recall)"
     words = {"f1": "F1", "mcc": "MCC", "auc": "AUC", "ece": "ECE", "brier": "Brier score"}
     return " ".join(words.get(word, word) for word in name.split("_"))
 

@@ -27,7 +27,17 @@ from monai_chd.cohort.tables import SHEET
 from monai_chd.errors import UserError
 from monai_chd.files import replacing
 from monai_chd.labels import CLASSES, CYANOTIC, FLAGS, NON_CYANOTIC, NORMAL
+from monai_chd.nifti import SYNTHETIC
 from monai_chd.phantom.lesions import check_flags
+from monai_chd.phantom.rough_labels import (
+    LABEL_KINDS,
+    STRAY_VALUES,
+    WITH_STRAY_VALUES,
+    WITHOUT_MYOCARDIUM,
+    add_stray_value,
+    remove_myocardium,
+    roughen,
+)
 from monai_chd.phantom.volume import Nuisances, check_volume, make_volume
 
 __all__ = ["LESIONS_OF_CLASS", "make_volume", "write_cohort"]
@@ -35,6 +45,8 @@ __all__ = ["LESIONS_OF_CLASS", "make_volume", "write_cohort"]
 WORKBOOK = "imageCHD_dataset_info.xlsx"
 NUISANCES = "phantom_nuisance.csv"
 FIRST_ID = 1001
+ROUGH_STREAM = 4
+"""Last number of the seed of a patient's rough label map; `make_volume` and the workbook have streams of their own."""
 EPOCH = datetime(1980, 1, 1)
 """Time stamp of everything inside the workbook: the same cohort gives the same bytes."""
 
@@ -54,6 +66,7 @@ def write_cohort(
     slices: tuple[int, int] = (40, 56),
     difficulty: str = "plain",
     lesions: Sequence[str] | None = None,
+    labels: str = "clean",
     seed: int = 42,
     progress: bool = True,
 ) -> Path:
@@ -70,6 +83,7 @@ def write_cohort(
         difficulty: "plain" for a small network and some 100 patients, "realistic" for the full ranges.
         lesions: diagnoses such as "DORV+VSD", "DAA" or "none", dealt in turn and then shuffled. None: the three classes
             in equal parts out of `LESIONS_OF_CLASS`.
+        labels: "clean" label maps, or "rough" ones, as people draw them; images are the same.
         seed: of the cohort.
         progress: show a bar.
 
@@ -82,20 +96,38 @@ def write_cohort(
     if patients < 3:
         raise UserError(f"patients: expected at least 3, one a class, came {patients}")
     check_volume(size, slices, difficulty)
+    if labels not in LABEL_KINDS:
+        raise UserError(f"labels: expected {' or '.join(LABEL_KINDS)}, came {labels!r}")
     dealt = deal_lesions(patients, lesions, np.random.default_rng([seed]))
     folder = new_folder(folder)
     drawn: list[Nuisances] = []
     for place, flags in enumerate(tqdm(dealt, desc="phantom", unit="patient", disable=not progress)):
-        image, labels, nuisances = make_volume(
+        image, label_map, nuisances = make_volume(
             flags, seed=(seed, place), size=size, slices=slices, difficulty=difficulty
         )
+        if labels == "rough":
+            label_map = _drawn_by_hand(image, label_map, np.random.default_rng([seed, place, ROUGH_STREAM]))
         stem = f"ct_{FIRST_ID + place:04d}"
         write_file(folder / f"{stem}_image.nii.gz", nifti(image))
-        write_file(folder / f"{stem}_label.nii.gz", nifti(labels))
+        write_file(folder / f"{stem}_label.nii.gz", nifti(label_map))
         drawn.append(nuisances)
     write_file(folder / NUISANCES, _nuisance_table(dealt, drawn))
     diagnoses = (diagnosis_row(FIRST_ID + place, flags) for place, flags in enumerate(dealt))
     return write_file(folder / WORKBOOK, workbook(SHEET, [["index", *FLAGS], *diagnoses]))
+
+
+def _drawn_by_hand(
+    image: NDArray[np.int16], label_map: NDArray[np.uint8], rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """A rough label map; some lack the myocardium, some have stray values, as often as ImageCHD's."""
+    without, stray = rng.random() < WITHOUT_MYOCARDIUM, rng.random() < WITH_STRAY_VALUES
+    value = int(rng.integers(STRAY_VALUES[0], STRAY_VALUES[1] + 1))
+    rough = roughen(label_map, rng)
+    if without:
+        remove_myocardium(rough)
+    if stray:
+        add_stray_value(image, rough, value)
+    return rough
 
 
 def parse_diagnosis(text: str) -> list[str]:
@@ -151,11 +183,13 @@ def write_file(path: Path, fill: Callable[[IO[bytes]], Any]) -> Path:
 
 
 def nifti(voxels: NDArray[Any]) -> Callable[[IO[bytes]], None]:
-    """Writer of a volume as ImageCHD has it: spacing 1, unit unknown, orientation RAS by the sform alone."""
+    """Writer of a volume as ImageCHD has it: spacing 1, unit unknown, orientation RAS by the sform alone; its header says that
+    it is synthetic."""
 
     def fill(stream: IO[bytes]) -> None:
         image: Any = nib.Nifti1Image(voxels, np.eye(4))  # type: ignore[no-untyped-call]
         image.header.set_xyzt_units("unknown", "unknown")
+        image.header["descrip"] = SYNTHETIC
         image.set_qform(None, code=0)
         image.set_sform(np.eye(4), code=1)
         with gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=stream, mtime=0) as packed:

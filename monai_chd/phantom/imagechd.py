@@ -19,15 +19,23 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter
 from tqdm import tqdm
 
 from monai_chd.cohort.imagechd import Known, patients
 from monai_chd.cohort.tables import SHEET
 from monai_chd.errors import UserError, UserFileError
 from monai_chd.labels import FLAGS
-from monai_chd.phantom.cohort import EPOCH, WORKBOOK, diagnosis_row, new_folder, nifti, workbook, write_file
-from monai_chd.phantom.layers import MYOCARDIUM
+from monai_chd.phantom.cohort import (
+    EPOCH,
+    ROUGH_STREAM,
+    WORKBOOK,
+    diagnosis_row,
+    new_folder,
+    nifti,
+    workbook,
+    write_file,
+)
+from monai_chd.phantom.rough_labels import LABEL_KINDS, add_stray_value, remove_myocardium, roughen
 from monai_chd.phantom.volume import check_volume, make_volume
 
 IMAGE_WORKBOOK = "imagechd_dataset_image_info.xlsx"
@@ -78,6 +86,7 @@ def write_imagechd(
     size: int = 64,
     seed: int = 42,
     archive: bool = False,
+    labels: str = "rough",
     ids: Collection[int] | None = None,
     progress: bool = True,
 ) -> Path:
@@ -93,6 +102,7 @@ def write_imagechd(
         seed: of everything that is not known.
         archive: also write the split archive as Kaggle serves it into `folder`/archive; needs the program zip, and twice
             the disk.
+        labels: "rough" label maps, as people draw them, or "clean" ones.
         ids: patients to write, for a part of the cohort; their files are those of the whole. None: all 110.
         progress: show a bar.
 
@@ -110,15 +120,19 @@ def write_imagechd(
             f"ids: expected some of ImageCHD's {len(known)} patients, such as 1001, came {sorted(ids or ())}"
         )
     check_volume(size, (FEWEST, FEWEST), DIFFICULTY)
+    if labels not in LABEL_KINDS:
+        raise UserError(f"labels: expected {' or '.join(LABEL_KINDS)}, came {labels!r}")
     zip_program = _find_zip() if archive else ""
     folder = new_folder(folder)
     draws = draw_cohort(known, seed)
     real_size = max(facts.shape[0] for facts in known.values())
     for patient in tqdm(chosen, desc="phantom", unit="patient", disable=not progress):
         shape = scaled_shape(known[patient].shape, size, real_size)
-        image, labels = make_scan(patient, known[patient].flags, shape, size=size, seed=seed, draws=draws)
+        image, label_map = make_scan(
+            patient, known[patient].flags, shape, size=size, seed=seed, draws=draws, rough=labels == "rough"
+        )
         write_file(folder / f"ct_{patient}_image.nii.gz", nifti(image))
-        write_file(folder / f"ct_{patient}_label.nii.gz", nifti(labels))
+        write_file(folder / f"ct_{patient}_label.nii.gz", nifti(label_map))
     rows = [image_info_row(patient, seed) for patient in draws.info_order if patient in chosen]
     write_file(folder / IMAGE_WORKBOOK, workbook(INFO_SHEET, rows))
     diagnoses = [_diagnosis_row(patient, known[patient].flags) for patient in chosen]
@@ -145,7 +159,14 @@ def scaled_shape(shape: tuple[int, int, int], size: int, real_size: int) -> tupl
 
 
 def make_scan(
-    patient: int, flags: Sequence[str], shape: tuple[int, int, int], *, size: int, seed: int, draws: Draws
+    patient: int,
+    flags: Sequence[str],
+    shape: tuple[int, int, int],
+    *,
+    size: int,
+    seed: int,
+    draws: Draws,
+    rough: bool = True,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """One patient's image, int16 in 0..4095, and label map, uint8 or float32, with the oddities of the id.
 
@@ -156,6 +177,7 @@ def make_scan(
         size: voxels along X and Y of the whole cohort.
         seed: of the cohort.
         draws: what the cohort drew.
+        rough: whether the label map is drawn as by hand.
     """
     cropped = shape[0] < size
     grid = round(1.4 * shape[0]) if cropped else size  # hearts fill some 70 % of the field of view
@@ -175,10 +197,12 @@ def make_scan(
         add_streaks(image)
     image[image == image.max()] = HIGHEST_OF.get(patient, HIGHEST)
     image[image == image.min()] = 0
+    if rough:
+        labels = roughen(labels, np.random.default_rng([seed, patient, ROUGH_STREAM]))
     if patient in draws.without_myocardium:
-        labels[labels == MYOCARDIUM] = 0
+        remove_myocardium(labels)
     if patient in STRAY_LABELS:
-        add_stray_label(image, labels, STRAY_LABELS[patient])
+        add_stray_value(image, labels, STRAY_LABELS[patient])
     return image, _with_rounding_errors(labels) if patient in draws.float_labels else labels
 
 
@@ -199,15 +223,6 @@ def add_streaks(image: NDArray[np.int16]) -> None:
     rays = 250 * np.cos(9 * np.arctan2(y, x - 0.1)) * np.exp(-1.5 * np.hypot(x - 0.1, y))
     for k in range(image.shape[2] // 3, 2 * image.shape[2] // 3):
         image[:, :, k] = np.clip(np.rint(image[:, :, k] + rays), 0, HIGHEST)
-
-
-def add_stray_label(image: NDArray[np.int16], labels: NDArray[np.uint8], value: int) -> None:
-    """Label the air between the lungs in place, as the authors did with airways."""
-    x, y, z = labels.shape
-    middle = (slice(2 * x // 5, 3 * x // 5 + 1), slice(y // 4, 3 * y // 4), slice(z // 2, z))
-    free = labels[middle] == 0
-    density = uniform_filter(image[middle].astype(np.float32), max(3, x // 20))  # noise alone would make it specks
-    labels[middle][free & (density <= np.quantile(density[free], 0.05))] = value
 
 
 def _with_rounding_errors(labels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from monai_chd.labels import MYOCARDIUM
 from monai_chd.phantom.anatomy import Anatomy, Floats, Tube, solid_field
 
 LABELS = {"LV": 1, "RV": 2, "LA": 3, "PV": 3, "APV": 3, "RA": 4, "SVC": 4, "IVC": 4, "AO": 6, "PA": 7}
-MYOCARDIUM = 5
-"""Numbers of the label maps of ImageCHD; caval veins count as right atrium, pulmonary veins as left."""
+"""Numbers of `labels.STRUCTURES` for the parts of a heart."""
 
 GROUPS = (("AO",), ("PA",), ("LV",), ("LA", "PV"), ("APV",), ("RV",), ("RA", "SVC", "IVC"))
 """Parts that share a lumen, in the order in which one keeps its shape where two would overlap."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from monai_chd.files import write_text
 from monai_chd.metrics.wording import format_estimate
-from monai_chd.wording import NOTE
+from monai_chd.wording import NOTE, synthetic_note
 
 MODES = {
     "frozen": "a pretrained encoder with fixed weights, and a trained LSTM head",
@@ -21,6 +21,7 @@ MODES = {
 }
 
 WORDS = {
+    "balanced_accuracy": "Balanced accuracy (macro recall)",
     "auc": "AUC",
     "auc_macro": "AUC, mean of the classes",
     "mcc": "Matthews correlation (MCC)",
@@ -114,7 +115,8 @@ def _model(report: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
 def _patients(report: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
     cohort = report["cohort"]
     counts = cohort.get("class_by_fold") or {}
-    statements = [f"{cohort['patients']} patients took part."]
+    note = synthetic_note(cohort.get("synthetic", 0), cohort.get("scans", 0))
+    statements = [*([note] if note else []), f"{cohort['patients']} patients took part."]
     if counts:
         statements.append("By class: " + ", ".join(f"{name} {sum(counts[name][0])}" for name in classes) + ".")
     statements += [

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from monai_chd.cohort.overview import NORMAL_MEANS
-from monai_chd.metrics.estimates import Estimate
+from monai_chd.metrics.estimates import OVERALL, SHOWN, Estimate
 from monai_chd.report.charts import (
     SELECTION,
     Chart,
@@ -26,7 +26,7 @@ from monai_chd.report.charts import (
 from monai_chd.report.checklists import STATUS, fill_checklists, sources
 from monai_chd.report.contact_sheet import TILE, TITLE_WIDTH
 from monai_chd.report.model_card import MODES, words_of
-from monai_chd.wording import NOTE
+from monai_chd.wording import NOTE, synthetic_note
 
 Report = Mapping[str, Any]
 """report.json, read."""
@@ -75,6 +75,7 @@ def summary(report: Report) -> Section:
     overall, answered = results["all"]["overall"], results.get("answered")
     return {
         "note": NOTE,
+        "synthetic": synthetic_note(report["cohort"].get("synthetic", 0), report["cohort"].get("scans", 0)),
         "classes": len(report["cohort"]["classes"]),
         "accuracy": overall["accuracy"],
         "balanced_accuracy": overall["balanced_accuracy"],
@@ -131,7 +132,7 @@ def results(report: Report) -> Section:
     """All figures of all patients and of the answered ones, by class, and their spread."""
     found, classes = report["results"], report["cohort"]["classes"]
     baseline, answered, ensemble = found["baseline"], found.get("answered"), found.get("ensemble")
-    guessing = {**dict.fromkeys(("balanced_accuracy", "macro_recall"), 1 / len(classes)), "auc_macro": 0.5}
+    guessing = {"balanced_accuracy": 1 / len(classes), "auc_macro": 0.5}
     always = dict.fromkeys(("accuracy", "weighted_recall"), baseline["accuracy"]["value"])
     scored = _figures(found["all"], {**guessing, **always})
     scored["overall"].append(Row(f"Baseline: always {baseline['label']}", baseline["accuracy"]))
@@ -142,8 +143,8 @@ def results(report: Report) -> Section:
         "answered": answered and _figures(answered, guessing),
         "coverage": found.get("coverage"),
         "repeats": found["repeats"],
-        "spread": [(words_of(key), values) for key, values in spread.items() if values and several],
-        "ensemble": ensemble and {"sentence": "", **ensemble},
+        "spread": [(words_of(key), values) for key, values in spread.items() if values and several and key in SHOWN],
+        "ensemble": ensemble and {"sentence": "", **ensemble, "overall": shown(ensemble["overall"])},
         "methods": _methods(
             found["methods"], _methods_of(found["all"]) | (_methods_of(answered) if answered else set())
         ),
@@ -164,7 +165,7 @@ def confusion(report: Report) -> Section:
 def curves(report: Report) -> Section:
     """ROC and precision-recall curves of each class against the rest."""
     found, classes = report["results"], report["cohort"]["classes"]
-    return {"roc": roc_charts(found, classes), "pr": pr_charts(found, classes)}
+    return {"roc": roc_charts(found, classes), "pr": pr_charts(found, classes), "repeats": found["repeats"]}
 
 
 def calibration(report: Report) -> Section:
@@ -232,7 +233,7 @@ def comparison(report: Report) -> Section | None:
         "patients": against["patients"],
         "sentences": against.get("sentences"),
         "differences": [
-            {"key": key, "estimate": one, "less": better.get(key, 1) < 0} for key, one in differences.items()
+            {"key": key, "estimate": one, "less": better.get(key, 1) < 0} for key, one in shown(differences).items()
         ],
         "mcnemar": against.get("mcnemar"),
         "corrected_t": against.get("corrected_t"),
@@ -274,7 +275,7 @@ def audit(report: Report) -> Section | None:
             }
             for one in found.get("association") or ()
         ],
-        "alone": {"method": "not given", "largest_class": None, **alone}
+        "alone": {"method": "not given", "largest_class": None, **alone, "control": _confounder_control(report)}
         if alone.get("accuracy") and alone.get("majority")
         else None,
     }
@@ -328,6 +329,17 @@ def flat(mapping: Mapping[str, Any], path: str = "") -> list[tuple[str, str]]:
     return found
 
 
+def _confounder_control(report: Report) -> Mapping[str, Any] | None:
+    """The control that asks what the audit asks, where it was done."""
+    done = (run for run in report.get("controls") or () if run["name"] == "confounders" and run["n"])
+    return next(done, None)
+
+
+def shown(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures without those that have another name in the same table."""
+    return {key: one for key, one in figures.items() if key in SHOWN or key not in OVERALL}
+
+
 def _chance(report: Report) -> dict[str, float | None]:
     """What always answering the most frequent class, and guessing, reach."""
     always = report["results"]["baseline"]["accuracy"]["value"]
@@ -340,7 +352,7 @@ def _figures(part: Mapping[str, Any], chance: Mapping[str, float | None]) -> dic
         Row(f"{words_of(key)} (less is better)", one, bar=False)
         if key in LESS_IS_BETTER
         else Row(words_of(key), one, chance.get(key))
-        for key, one in part["overall"].items()
+        for key, one in shown(part["overall"]).items()
     ]
     classes = [
         {

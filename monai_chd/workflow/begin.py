@@ -17,7 +17,7 @@ from monai_chd.files import writable_folder
 from monai_chd.metrics.calibration import read_calibration, read_target
 from monai_chd.wording import some_of
 from monai_chd.workflow.run import config_content
-from monai_chd.workflow.settings import LAST, MODEL, TRAINED_ON, check_checkpoint, seen
+from monai_chd.workflow.settings import LAST, MODEL, SCAN_KEYS, TRAINED_ON, check_checkpoint, read_settings, seen
 from monai_chd.workflow.weights import read_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -26,6 +26,8 @@ COUNTS = ("max_epochs", "batch_size", "val_interval", "early_stop_patience", "pr
 OPTIONAL = ("projection",)
 RATES = ("learning_rate", "lr_decay")
 SWITCHES = ("bidirectional", "resume", "amp")
+GROWING = ("max_epochs", "early_stop_patience")
+"""Settings that a training may go on with more of: it is then the training that had them from the beginning."""
 
 
 @bare_mistakes()
@@ -44,11 +46,16 @@ def begin_training(
         resume: go on with the model there.
 
     Raises:
-        UserError: see `check_values`; the folder is not writable or holds a model that is not resumed; other settings or
-            cases than those of the training to go on with, or one that is done already.
+        UserError: see `check_values`; no epoch would be validated; the folder is not writable or holds a model that is not
+            resumed; other settings or cases than those of the training to go on with, or one that is done already.
         UserFileError: nothing to go on with.
     """
     check_values({**settings, "resume": resume})
+    if (interval := settings.get("val_interval", 1)) > settings["max_epochs"]:
+        raise UserError(
+            f"val_interval: expected no more than max_epochs, {settings['max_epochs']}, got {interval}: without a validation no "
+            f"model is chosen"
+        )
     _check_output(output_dir, resume)
     if resume:
         _check_resume(Path(output_dir, "models", LAST), settings, [*cases["train"], *cases["validate"]])
@@ -87,8 +94,19 @@ def begin_inference(checkpoint: str | Path, settings: Mapping[str, Any]) -> None
     read_calibration(checkpoint).with_target(settings["coverage"], settings["risk"])
 
 
+@bare_mistakes()
 def end_training(output_dir: str | Path) -> None:
-    """Say where the model is, and what its figures are not."""
+    """Say where the model is, and what its figures are not.
+
+    Raises:
+        UserError: there is none, since no validation gave a figure to choose one by.
+    """
+    model = Path(output_dir, "models", MODEL)
+    if not model.is_file():
+        raise UserError(
+            f"{model}: no model was kept, since no validation gave a finite figure to choose one by; look at "
+            f"{Path(output_dir, 'learning_curves.csv')}, and try a smaller learning_rate"
+        )
     logger.info(f"model and learning curves: {output_dir} (val_… figures chose the model; they are not test results)")
 
 
@@ -136,16 +154,29 @@ def _check_output(output_dir: str | Path, resume: bool) -> None:
 
 
 def _check_resume(last: Path, settings: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> None:
-    """What is noted beside the weights would become untrue with other settings or cases."""
-    check_checkpoint(last, settings)
+    """A training goes on only where it comes to the model of one that was never stopped."""
+    check_checkpoint(last, settings, settings.keys() - set(GROWING))
     beside = last.with_name(TRAINED_ON)
     if beside.is_file() and json.loads(beside.read_text()) != seen(cases):
         raise UserError(f"{last} was trained on other cases; resume with the datalist it was started with")
-    done = read_checkpoint(last).get("epoch")
-    if not isinstance(done, int):
+    saved = read_checkpoint(last)
+    if "epoch" not in saved:
         raise UserError(f"{last}: not what a training is resumed from; take it again from where the model was trained")
+    if "early_stop" not in saved:
+        raise UserError(f"{last}: of an older version, without what early stopping knew; train again")
+    done, stopping, patience = saved["epoch"], saved["early_stop"], settings["early_stop_patience"]
     if done >= settings["max_epochs"]:
         raise UserError(f"{last}: already trained for {done} epochs; ask for more with --max_epochs N")
+    if stopping and stopping["counter"] >= patience:
+        raise UserError(
+            f"{last}: stopped early after {done} epochs, the last {stopping['counter']} validations without a better one; ask "
+            f"for more with --early_stop_patience N"
+        )
+    before = read_settings(last).get("early_stop_patience", patience)
+    if patience < before and patience <= done:  # it may have been used up meanwhile
+        raise UserError(
+            f"{last} was trained with early_stop_patience {before} (asked: {patience}); ask for no less to go on"
+        )
 
 
 def check_unseen(checkpoint: str | Path, cases: Sequence[Mapping[str, Any]]) -> None:
@@ -160,9 +191,14 @@ def check_unseen(checkpoint: str | Path, cases: Sequence[Mapping[str, Any]]) -> 
     if not beside.is_file():
         return
     known = json.loads(beside.read_text())
-    patients, scans = set(map(patient_key, known["patient"])), set(known["sha256"])
+    patients = set(map(patient_key, known["patient"]))
+    scans = {key: set(known.get(key, ())) for key in SCAN_KEYS}
     leaked = sorted(
-        {str(c["patient"]) for c in cases if patient_key(c["patient"]) in patients or c.get("sha256") in scans}
+        {
+            str(case["patient"])
+            for case in cases
+            if patient_key(case["patient"]) in patients or any(case.get(key) in scans[key] for key in SCAN_KEYS)
+        }
     )
     if leaked:
         raise UserError(

@@ -19,6 +19,9 @@ LAST = "last.pt"
 SETTINGS = "settings.json"
 TRAINED_ON = "trained_on.json"
 
+SCAN_KEYS = ("sha256", "voxels")
+"""What a case says its scan is: digests of the file, and of the voxels, which stay when it is renamed or compressed again."""
+
 MODEL_KEYS = (
     "frame_size",
     "sequence_length",
@@ -77,7 +80,7 @@ def write_settings(folder: str | Path, settings: Mapping[str, Any], cases: Seque
 
 def seen(cases: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Patients and scans, as `trained_on.json` holds them."""
-    return {key: sorted({str(case[key]) for case in cases if case.get(key)}) for key in ("patient", "sha256")}
+    return {key: sorted({str(case[key]) for case in cases if case.get(key)}) for key in ("patient", *SCAN_KEYS)}
 
 
 def read_settings(checkpoint: str | Path) -> dict[str, Any]:
@@ -128,6 +131,20 @@ def model_settings(checkpoint: str | Path) -> dict[str, Any]:
     return {key: value for key, value in read_settings(checkpoint).items() if key in MODEL_KEYS}
 
 
+def resume_settings(checkpoint: str | Path) -> dict[str, Any]:
+    """The noted settings to go on with where none are asked for.
+
+    Without the patience of early stopping where it is `train.json`'s, all epochs, since more of them may be asked for.
+
+    Raises:
+        UserError: see `read_settings`.
+    """
+    noted = {key: value for key, value in read_settings(checkpoint).items() if not key.endswith(BUILT)}
+    if noted.get("early_stop_patience") == noted.get("max_epochs"):
+        noted.pop("early_stop_patience", None)
+    return noted
+
+
 @bare_mistakes()
 def trained_with(checkpoint: str | Path) -> dict[str, Any]:
     """The values of `MODEL_KEYS` that a model was trained with, the defaults of training where none are noted.
@@ -139,12 +156,13 @@ def trained_with(checkpoint: str | Path) -> dict[str, Any]:
     return {key: defaults[key] for key in MODEL_KEYS} | model_settings(checkpoint)
 
 
-def check_checkpoint(checkpoint: str | Path, settings: Mapping[str, Any]) -> None:
-    """Refuse weights that are not there, or whose network or frames are other ones.
+def check_checkpoint(checkpoint: str | Path, settings: Mapping[str, Any], keys: Collection[str] = MODEL_KEYS) -> None:
+    """Refuse weights that are not there, or that were trained with other settings.
 
     Args:
         checkpoint: the weights.
-        settings: config keys that are asked for; those of `MODEL_KEYS` must be as noted, where anything is noted.
+        settings: config keys that are asked for.
+        keys: those that must be as noted, where anything is noted; unless told otherwise, those of the network and its frames.
 
     Raises:
         UserFileError: no weights.
@@ -156,7 +174,7 @@ def check_checkpoint(checkpoint: str | Path, settings: Mapping[str, Any]) -> Non
             f"{path}: no trained model; train one into the same output folder first, or name its weights with --checkpoint FILE"
         )
     noted = read_settings(path)
-    asked = _noted({key: value for key, value in settings.items() if key in MODEL_KEYS})
+    asked = _noted({key: value for key, value in settings.items() if key in keys})
     trained = {key: noted.get(key, noted.get(_other(key), value)) for key, value in asked.items()}
     differ = [f"{key} {trained[key]!r} (asked: {value!r})" for key, value in asked.items() if trained[key] != value]
     if differ:

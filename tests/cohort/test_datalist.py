@@ -28,7 +28,7 @@ from monai_chd.cohort.datalist import (
 from monai_chd.cohort.joining import find_nifti, find_scans
 from monai_chd.cohort.overview import report, summary
 from monai_chd.labels import CLASSES, FLAGS
-from monai_chd.nifti import read_volume
+from monai_chd.nifti import read_volume, voxel_digest
 
 
 def with_all_flags(*header):
@@ -113,9 +113,16 @@ def test_records_name_file_class_offset_and_hash(cohort, work):
         assert image.name == f"ct_{record['patient']}_image.nii.gz"
         assert record["label"] == (int(record["patient"]) - 1001) % 3
         assert record["sha256"] == hashlib.sha256(image.read_bytes()).hexdigest()
+        assert record["voxels"] == voxel_digest(read_volume(image).values)
         assert record["hu_offset"] == -1024
         assert record["flags"] == []
     assert not any("fold" in record for record in datalist["test"])
+
+
+def test_scans_that_do_not_say_are_called_neither_synthetic_nor_real(work):
+    content = json.loads((work / "datalist.json").read_text())
+    assert all("synthetic" not in record for part in ("training", "test") for record in content[part])
+    assert not any("synthetic" in note or "real" in note for note in content["notes"])
 
 
 def test_the_same_seed_gives_the_same_file_and_another_seed_another_split(cohort, work, tmp_path):
@@ -316,7 +323,7 @@ def test_copies_stop_prepare_or_are_left_out_and_listed(small, tmp_path):
     assert {first.name, second.name} < kept and len(kept) == 9
     texts = {
         "ct_1001_image (1).nii.gz": "ct_1001_image (1).nii.gz: a copy of ct_1001_image.nii.gz by its name; remove or rename",
-        "backup/ct_1002_old.nii.gz": "the same bytes in ct_1002_image.nii.gz and backup/ct_1002_old.nii.gz; keep one",
+        "backup/ct_1002_old.nii.gz": "the same voxels in ct_1002_image.nii.gz and backup/ct_1002_old.nii.gz; keep one",
     }
     rows = {row["image"]: row["reason"] for row in excluded_rows(tmp_path / "work")}
     assert rows.keys() == texts.keys() and all(rows[name].startswith(text) for name, text in texts.items())

@@ -152,7 +152,7 @@ def test_of_the_same_bytes_under_one_patient_the_shortest_name_is_kept(tmp_path)
     cohort = cohort_of(*sorted(tmp_path.glob("*.nii.gz")))
     inspect_scans(cohort, tmp_path, None, False)
     assert [case.image for case in cohort.cases] == [scan, other]
-    text = "the same bytes in ct_1001_image.nii.gz and ct_1001_image_x.nii.gz and ct_1001_image_again.nii.gz; keep one of them"
+    text = "the same voxels in ct_1001_image.nii.gz and ct_1001_image_x.nii.gz and ct_1001_image_again.nii.gz; keep one of them"
     assert cohort.problems == [text]
     assert [(row["patient"], row["image"], row["reason"]) for row in cohort.excluded] == [
         ("1001", "ct_1001_image_x.nii.gz", text), ("1001", "ct_1001_image_again.nii.gz", text),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from monai_chd.crossval.config_keys import (
     FIT_KEYS,
@@ -14,7 +13,6 @@ from monai_chd.crossval.config_keys import (
     fit_settings,
     mode_of,
 )
-from monai_chd.networks.encoders import has_bfloat16
 from monai_chd.workflow.run import config_content
 
 
@@ -33,8 +31,16 @@ def test_without_an_encoder_it_is_the_frozen_one_with_its_own_settings(tmp_path)
     settings = fit_settings({}, tmp_path)
     assert mode_of(settings) == "frozen" and settings.items() >= FROZEN_SETTINGS.items()
     assert settings["cache_dir"] == str(tmp_path / "cache")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    assert ("encoder_precision" in settings) == has_bfloat16(device)
+
+
+def test_the_processor_has_no_say_in_the_design(tmp_path, monkeypatch):
+    """Or a cross-validation could not go on at another machine, and figures would hang on it."""
+    found = []
+    for able in (True, False):
+        monkeypatch.setattr("monai_chd.networks.encoders.has_bfloat16", lambda device, able=able: able)
+        found.append(fit_settings({}, tmp_path))
+    assert found[0] == found[1] and "encoder_precision" not in found[0]
+    assert config_content("train")["encoder_precision"] == "float32"
 
 
 def test_what_is_given_goes_before_the_frozen_modes_settings(tmp_path):

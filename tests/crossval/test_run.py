@@ -19,6 +19,7 @@ from tiny_report import make_report
 from monai_chd.cli import main
 from monai_chd.crossval import fit_processes
 from monai_chd.crossval.run import Progress, summary_text
+from monai_chd.files import locked
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.evaluation import evaluate_out_of_fold
 from monai_chd.report.model_card import write_model_card
@@ -115,6 +116,24 @@ def test_the_report_has_all_its_sections(done):
     assert report["design"]["mode"] == "end-to-end" and report["design"]["fits"] == 4 and len(report["training"]) == 4
     assert all((done / case["sheet"]).is_file() for case in report["worst_cases"])
     assert report["provenance"]["command"].startswith("monai-chd crossval ")
+
+
+def test_a_phantom_says_everywhere_that_it_is_none_of_patients(done, datalist):
+    """From the scans' headers on, into every output; the report begins with it."""
+    note = "All 24 scans are synthetic"
+    content = json.loads(datalist.read_text())
+    records = content["training"] + content["test"]
+    assert len(records) == 24 and all(record["synthetic"] is True for record in records)
+    assert content["notes"][0].startswith(note)
+    assert report_of(done)["cohort"]["synthetic"] == 24
+    page = (done / "report.html").read_text()
+    assert re.search(rf'<p class="lead"><strong>{note}', page)
+    assert note in (done / "model_card.md").read_text()
+    assert summary_text(report_of(done), done).startswith(note)
+    assert {row["synthetic"] for row in rows(done / "predictions.csv")} == {"true"}
+    fit = done / "fits" / "r0f0" / "evaluation"
+    assert {row["synthetic"] for row in rows(fit / "predictions.csv")} == {"true"}
+    assert json.loads((fit / "metrics.json").read_text())["context"]["synthetic"].startswith("All 12 scans are synth")
 
 
 def test_shuffled_frames_are_another_input_and_shuffled_labels_other_labels(done, datalist):
@@ -217,6 +236,14 @@ def test_a_wrong_choice_is_one_line_before_any_fit(datalist, tmp_path, capsys, w
     assert main(["crossval", str(datalist), "--out", str(tmp_path / "cv"), *given, *words]) == 1
     assert message in one_error(capsys)
     assert not (tmp_path / "cv" / "fits").exists()
+
+
+def test_a_second_cross_validation_in_a_folder_is_told_of_the_first(copy, datalist, capsys):
+    before = sorted(copy.rglob("*"))
+    with locked(copy, "cross-validation"):
+        assert main(["crossval", str(datalist), "--out", str(copy), *WORDS]) == 1
+    assert "another cross-validation is at work there; wait for its end" in one_error(capsys)
+    assert sorted(path for path in copy.rglob("*") if path.name != ".lock") == [p for p in before if p.name != ".lock"]
 
 
 def test_going_on_with_other_settings_is_one_line(copy, datalist, capsys):

@@ -210,7 +210,7 @@ def test_precision_counts_where_the_processor_has_it(cases, folder, monkeypatch)
 
 def test_another_version_of_the_code_makes_them_again(cases, folder, monkeypatch):
     dataset(cases, folder, frozen())
-    monkeypatch.setattr(feature_cache, "CODE_VERSION", feature_cache.CODE_VERSION + 1)
+    monkeypatch.setattr(feature_cache, "code_key", lambda *packages: b"of another version")
     encoder = frozen()
     dataset(cases, folder, encoder)
     assert encoder.network._read > 0 and len(features_of(folder)) == 6
@@ -373,7 +373,7 @@ def test_what_cannot_be_kept_is_refused(cases, folder):
         dataset(cases, folder, FrameEncoder(SmallCNN()))
     with pytest.raises(ValueError, match="needs a network with a frame encoder, came NoneType"):
         dataset(cases, folder, None)
-    with pytest.raises(ValueError, match="one draw of RandFlipd for ever"):
+    with pytest.raises(ValueError, match="RandFlipd is random, and one draw of it would be kept for ever"):
         dataset(cases, folder, frozen(), Compose([*chain().transforms, RandFlipd("image", prob=0.5)]))
     with pytest.raises(ValueError, match="'features' needs a folder, cache_dir"):
         FrameDataset(cases, chain(), cache="features", encoder=frozen())

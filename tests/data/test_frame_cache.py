@@ -14,6 +14,7 @@ from tiny_frames import LENGTH, SIZE, assert_same, chain, cut_in_half, files_of,
 
 from monai_chd.data import FrameDataset, frame_cache
 from monai_chd.data.frame_cache import DISK_RESERVE, FrameFiles
+from monai_chd.errors import UserError
 from monai_chd.files import replacing
 from monai_chd.transforms import LoadFramesd
 
@@ -163,18 +164,42 @@ def test_damaged_frames_are_made_again(cases, folder, damage):
 def test_full_cache_reads_the_scans_and_says_so_once(cases, folder):
     limit = 2 * 4096 / 2**30  # one scan's frames, not two
     dataset = FrameDataset(cases, fused(), cache="frames", cache_dir=folder, cache_limit=limit)
-    with pytest.warns(UserWarning, match=r"is full \(its limit is .*cache_limit") as told:
+    with pytest.warns(UserWarning, match=r"is full: it may take 0\.0 MiB; allow it more with cache_limit") as told:
         items = [dataset[index] for index in range(3)]
     assert len(told) == 1 and len(files_of(folder)) == 1
     for item, truth in zip(items, FrameDataset(cases, fused()), strict=True):
         assert_same(item, truth)
 
 
-def test_disk_that_is_nearly_full_is_left_alone(cases, folder, monkeypatch):
-    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=DISK_RESERVE + 10))
-    with pytest.warns(UserWarning, match=r"is full \(only 0\.0 GiB are left\)"):
+def nearly_full(monkeypatch, free):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+
+
+@pytest.mark.parametrize(("free", "told"), [(DISK_RESERVE + 10, "2.0 GiB"), (3 * 2**19, "1.5 MiB"), (0, "0.0 MiB")])
+def test_disk_that_is_nearly_full_is_left_alone_and_its_true_numbers_told(cases, folder, monkeypatch, free, told):
+    nearly_full(monkeypatch, free)
+    with pytest.warns(
+        UserWarning, match=f"is full: {told} of its disk are free, of which 2.0 GiB are left alone; make"
+    ):
         frames(cases, folder)[0]
     assert files_of(folder) == {}
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_could_not_be_written_ahead_is_counted_and_an_error(cases, folder, monkeypatch):
+    frames(cases, folder)[1]
+    nearly_full(monkeypatch, 0)
+    with pytest.raises(UserError, match=r"^1 of 3 written: .*frames is full: 0\.0 MiB of its disk are free"):
+        frames(cases, folder).fill()
+    assert len(files_of(folder)) == 1
+
+
+def test_once_full_no_scan_is_read_in_vain(cases, folder, monkeypatch):
+    cache = FrameFiles(folder, fused())
+    nearly_full(monkeypatch, 0)
+    assert not cache.keep(cases[0])
+    monkeypatch.setattr(cache, "frames", None)
+    assert not cache.keep(cases[1])
 
 
 def test_frames_that_are_not_quantised_are_refused(cases, folder):

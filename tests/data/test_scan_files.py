@@ -6,10 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_frames import assert_same, chain, files_of, fused, on_disk, write_cases, write_scan
+from tiny_frames import assert_same, files_of, fused, on_disk, write_cases, write_scan
 
 from monai_chd.data import FrameDataset
-from monai_chd.data.scan_files import transform_key
 
 
 @pytest.fixture
@@ -59,9 +58,3 @@ def test_scan_that_was_only_copied_elsewhere_is_not_read_again(cases, folder):
     os.utime(case["image"], ns=(1, 1))
     assert_same(frames([case], folder)[0], first)
     assert files_of(folder) == written
-
-
-def test_equal_transforms_have_equal_keys_and_others_do_not():
-    assert transform_key(fused()) == transform_key(fused())
-    others = [fused(window=(0, 1)), fused(frame_size=32), fused(sampling="first"), chain(), fused(reader="itk")]
-    assert len({transform_key(transform) for transform in [fused(), *others]}) == 6

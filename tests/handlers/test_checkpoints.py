@@ -127,14 +127,34 @@ def test_a_folder_with_a_model_is_not_trained_into_again(runs, datalist, capsys)
     [
         ((), "already trained for 4 epochs; ask for more with --max_epochs N"),
         (("--max_epochs", "9", "--window", "[0, 100]"), "window [-200, 900] (asked: [0, 100])"),
+        (("--max_epochs", "9", "--learning_rate", "0.1"), "learning_rate 0.01 (asked: 0.1)"),
+        (("--max_epochs", "9", "--batch_size", "3", "--seed", "1"), "batch_size 2 (asked: 3), seed 42 (asked: 1)"),
+        (("--max_epochs", "9", "--cache", "memory"), "cache 'none' (asked: 'memory')"),
     ],
-    ids=["no more epochs", "other settings"],
+    ids=["no more epochs", "other frames", "other rate", "other batches", "other cache"],
 )
 def test_resuming_what_cannot_go_on_is_refused_and_changes_nothing(runs, datalist, capsys, more, message):
     before = {path: path.read_bytes() for path in (runs.parts / "models").iterdir()}
-    assert train(datalist, runs.parts, 4, "--resume", "true", *more) == 1
+    assert main(["train", str(datalist), "--out", str(runs.parts), "--resume", "true", *more]) == 1
     assert message in capsys.readouterr().err
     assert {path: path.read_bytes() for path in (runs.parts / "models").iterdir()} == before
+
+
+def test_the_notes_of_a_resumed_training_are_those_of_one_that_ran_through(runs):
+    for name in ("settings.json", "trained_on.json"):
+        assert (runs.whole / "models" / name).read_text() == (runs.parts / "models" / name).read_text()
+
+
+def test_equal_trainings_give_equal_files(runs):
+    """torch writes the name of the file it is given into it; a temporary name is another one every time."""
+    for name in ("model.pt", "calibration.json"):
+        assert (runs.whole / "models" / name).read_bytes() == (runs.parts / "models" / name).read_bytes()
+
+
+def test_a_training_without_a_validation_is_refused_before_it_starts(datalist, tmp_path, capsys):
+    assert train(datalist, tmp_path / "out", 1, "--val_interval", "2") == 1
+    assert "val_interval: expected no more than max_epochs, 1, got 2" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "models" / "last.pt").exists()
 
 
 def test_the_calibration_of_a_resumed_training_is_that_of_one_that_ran_through(runs):
@@ -183,6 +203,20 @@ def test_a_worse_epoch_after_resuming_does_not_replace_the_best_model(tmp_path):
     trainer, checkpoints = engines(tmp_path, [9, 9, 9, 0.6], resume=True)
     trainer.run([0], max_epochs=4)
     assert (saved_weight(tmp_path), checkpoints.best) == (4, 0.6)
+
+
+@pytest.mark.usefixtures("no_picture")
+@pytest.mark.parametrize(("stop", "interval", "last"), [(1, 1, 5), (2, 1, 5), (4, 1, 5), (3, 2, 8)])
+def test_a_training_stops_early_where_it_would_have_without_the_stop_before(tmp_path, stop, interval, last):
+    scores = [0.3, 0.5, 0.4, 0.4, 0.4, 0.4, 0.4, 0.3, 0.2, 0.1]
+    for folder, parts in ((tmp_path / "whole", (10,)), (tmp_path / "parts", (stop, 10))):
+        for number, epochs in enumerate(parts):
+            network = start_at_zero()
+            trainer, _ = engines(folder, scores, network=network, resume=number > 0, interval=interval, patience=3)
+            trainer.run([0], max_epochs=epochs)
+        assert (trainer.state.epoch, network.weight.item()) == (last, last)
+    whole, parts = (torch.load(tmp_path / name / "models" / "last.pt") for name in ("whole", "parts"))
+    assert whole["early_stop"] == parts["early_stop"] and whole["early_stop"]["counter"] == 3
 
 
 @pytest.mark.usefixtures("no_picture")

@@ -84,6 +84,7 @@ def made_up_predictions(
                     **dict(zip(CLASSES, scores, strict=True)),
                     "abstain": False,
                     "reason": "",
+                    "synthetic": False,
                     "repeat": repeat,
                     "fold": design.assignment[record["patient"]][repeat],
                     **{f"raw_{name}": score for name, score in zip(CLASSES, scores, strict=True)},

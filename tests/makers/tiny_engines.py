@@ -3,12 +3,16 @@
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from monai.handlers import EarlyStopHandler
 
 from monai_chd.handlers import Checkpoints, LearningCurves
 
 
-def engines(tmp_path, scores, *, resume=False, interval=1, network=None, calibrator=None):
-    """A trainer whose epochs get the given validation scores; returns it and its checkpoints."""
+def engines(tmp_path, scores, *, resume=False, interval=1, network=None, calibrator=None, patience=None):
+    """A trainer whose epochs get the given validation scores; returns it and its checkpoints.
+
+    With `patience`, it stops after so many validations without a better one.
+    """
     network = network or torch.nn.Linear(1, 1)
 
     def step(engine, batch):
@@ -23,13 +27,16 @@ def engines(tmp_path, scores, *, resume=False, interval=1, network=None, calibra
     def validate(engine):
         evaluator.state.epoch = engine.state.epoch
         evaluator.state.metrics = {"score": scores[engine.state.epoch - 1]}
+        if early_stop:
+            early_stop(evaluator)
 
+    early_stop = patience and EarlyStopHandler(patience, lambda engine: engine.state.metrics["score"], trainer)
     trainer.add_event_handler(Events.EPOCH_COMPLETED(every=interval), validate)
     curves = LearningCurves(tmp_path, evaluator)
     curves.attach(trainer)
     checkpoints = Checkpoints(
         tmp_path, {"network": network}, curves, settings={"frame_size": 16}, cases=[{"patient": "1"}],
-        resume=resume, calibrator=calibrator,
+        resume=resume, calibrator=calibrator, early_stop=early_stop,
     )  # fmt: skip
     checkpoints.attach(trainer)
     return trainer, checkpoints

@@ -80,6 +80,36 @@ def test_the_corrected_t_test_is_over_fits_and_more_careful_than_the_plain_one(c
     assert test["high"] - test["low"] == pytest.approx((plain.high - plain.low) * np.sqrt(1 + 9 / 2))
 
 
+def test_the_corrected_t_test_counts_who_was_really_trained_on(pair, comparison):
+    widths = [
+        test["high"] - test["low"]
+        for test in (comparison["corrected_t"], compare_paired(*pair, resamples=50, inner_share=0.2)["corrected_t"])
+    ]
+    # a third against two thirds, of which a fifth chose the epoch
+    assert widths[1] / widths[0] == pytest.approx(np.sqrt((1 / 9 + 1 / 2 / 0.8) / (1 / 9 + 1 / 2)))
+
+
+def test_differences_stay_between_their_largest(pair):
+    wrong = pair[0].copy()
+    wrong[list(CLASSES)] = np.eye(3)[(wrong["label"].map(CLASSES.index) + 1) % 3]
+    right = wrong.copy()
+    right[list(CLASSES)] = np.eye(3)[wrong["label"].map(CLASSES.index)]
+    few = wrong["patient"].isin(sorted(set(wrong["patient"]))[:3])
+    for first, second in ((right, wrong), (wrong, right), (right.where(~few, wrong), wrong)):
+        found = compare_paired(first, second, resamples=100)
+        for name, estimate in found["differences"].items():
+            if estimate["low"] is not None and name != "log_loss":
+                reach = {"mcc": 2, "brier": 2}.get(name, 1)
+                assert -reach <= estimate["low"] <= estimate["high"] <= reach, name
+        assert -1 <= found["corrected_t"]["low"] <= found["corrected_t"]["high"] <= 1
+
+
+def test_one_repeat_has_no_ensemble_beside_it(pair):
+    once = [each[each["repeat"] == 0] for each in pair]
+    assert [test["of"] for test in compare_paired(*once, resamples=50)["mcnemar"]] == ["repeat 0"]
+    assert evaluate_out_of_fold(once[0], resamples=50)["ensemble"] is None
+
+
 def test_the_comparison_is_json_and_says_what_it_found(comparison):
     assert json.loads(json.dumps(comparison, allow_nan=False)) == comparison
     assert re.match(

@@ -67,6 +67,12 @@ def test_reliability_before_is_of_the_raw_probabilities(curves, scored, predicti
         assert all(b["low"] <= b["accuracy"] <= b["high"] for b in diagram["bins"])
 
 
+def test_few_patients_make_few_bins_not_a_stripe(curves):
+    """Each bin has ten patients or more, or its interval would span the picture."""
+    bins = curves["reliability"]["after"]["bins"]
+    assert len(bins) == 3 and min(b["n"] for b in bins) >= 10
+
+
 def test_without_raw_probabilities_there_is_no_diagram_before(cases, scored):
     assert mean_curves(cases, None, scored, **OPTIONS)["reliability"]["before"] is None
 

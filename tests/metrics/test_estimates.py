@@ -79,8 +79,9 @@ def test_overall_figures_match_sklearn(name):
     # scikit-learn's own balanced accuracy warns when a prediction names a class without cases; its definition is this.
     present = sk.recall_score(labels, predictions, labels=np.unique(labels), average="macro", zero_division=0)
     assert overall["balanced_accuracy"]["value"] == pytest.approx(present, abs=1e-12)
+    assert overall["macro_recall"] == overall["balanced_accuracy"]
     for metric, score in AVERAGED.items():
-        for average in ("macro", "weighted"):
+        for average in ("macro", "weighted") if metric != "recall" else ("weighted",):
             expected = score(labels, predictions, labels=range(3), average=average, zero_division=0)
             assert overall[f"{average}_{metric}"]["value"] == pytest.approx(expected, abs=1e-12)
 
@@ -195,12 +196,43 @@ def test_bootstrap_by_patient_agrees_with_scipy(metric):
 
 
 def test_missing_classes_in_resamples_count_as_zero():
-    # Of two patients one half of the resamples miss a class; macro-recall is then 1/3, else 2/3; balanced accuracy 1.
+    # Of two patients one half of the resamples miss a class; macro-F1 is then 1/3, else 2/3; balanced accuracy 1.
     result = run([0, 1], [0, 1], resamples=1000)
-    macro = result["overall"]["macro_recall"]
+    macro = result["overall"]["macro_f1"]
     assert (macro["value"], macro["low"], macro["high"]) == pytest.approx((2 / 3, 1 / 3, 2 / 3))
     assert macro["method"] == "percentile_bootstrap"  # without either patient it is the same: no acceleration
-    assert result["overall"]["balanced_accuracy"]["method"] == "not_estimable"
+    for name in ("balanced_accuracy", "macro_recall"):
+        assert result["overall"][name]["method"] == "not_estimable"
+
+
+def test_balanced_accuracy_and_macro_recall_are_one_figure_with_one_interval():
+    for name, (labels, predictions) in CASES.items():
+        overall = run(labels, predictions)["overall"]
+        assert overall["macro_recall"] == overall["balanced_accuracy"], name
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_no_interval_leaves_the_range_of_its_figure(seed):
+    """Few, sure and mostly wrong or mostly right cases: there the limits used to go beyond 0 and 1."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(3, 9))
+    labels = rng.integers(0, 3, n)
+    wanted = labels if seed % 2 else rng.integers(0, 3, n)
+    probabilities = np.eye(3)[wanted] * 0.97 + 0.01
+    result = evaluate(labels, probabilities, patients=[str(i) for i in range(n)], resamples=300, seed=seed)
+    for name, estimate in estimates(result):
+        if estimate["low"] is not None:
+            low, high = {"mcc": (-1, 1), "log_loss": (0, np.inf), "brier": (0, 2)}.get(name, (0, 1))
+            assert low <= estimate["low"] <= estimate["value"] <= estimate["high"] <= high, (name, estimate)
+
+
+@pytest.mark.parametrize(("value", "limits"), [(0.99, (0.0, 1.0)), (0.01, (0.0, 1.0)), (-0.99, (-1.0, 1.0))])
+def test_an_interval_that_is_moved_stops_at_the_end_of_the_range(value, limits):
+    resampled = value + np.linspace(0.005, 0.5, 100) * (1 if value < 0.5 else -1)
+    estimate = bootstrap_estimate(value, resampled, np.full(5, value), 5, limits_of_value=limits)
+    assert estimate["method"] == "centred_bootstrap"
+    assert limits[0] <= estimate["low"] <= value <= estimate["high"] <= limits[1]
+    assert limits[0] == estimate["low"] or limits[1] == estimate["high"]
 
 
 def test_several_cases_a_patient_widen_the_interval():

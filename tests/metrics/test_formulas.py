@@ -323,3 +323,9 @@ def test_macro_auc_of_torchmetrics_is_ours():
     assert figures["mcc"][0] == pytest.approx(
         float(torchmetrics.multiclass_matthews_corrcoef(*theirs, **options)), abs=1e-6
     )
+
+
+def test_the_corrected_t_interval_stays_between_the_largest_differences():
+    test = corrected_t([1.0, 1.0, 0.7, 1.0], 0.5)
+    assert test.high == 1 and -1 <= test.low < test.mean
+    assert corrected_t([-1.0, -1.0, -0.7, -1.0], 0.5).low == -1

@@ -161,7 +161,7 @@ def test_bad_cases_are_refused_and_nothing_is_written(tmp_path, rows, message):
 
 
 GOOD = dict(
-    zip(PREDICTION_COLUMNS, ["a.nii", "1", "Normal", "Cyanotic", "0.7", "0.2", "0.1", "false", ""], strict=True)
+    zip(PREDICTION_COLUMNS, ["a.nii", "1", "Normal", "Cyanotic", "0.7", "0.2", "0.1", "false", "", ""], strict=True)
 )
 
 
@@ -215,7 +215,7 @@ def test_all_bad_rows_are_named_at_once(tmp_path):
         (b"", "expected the columns image, .* came none"),
         (b"image,patient\na,1\n", "expected the columns image, .* came image, patient"),
         (",".join(PREDICTION_COLUMNS).encode(), "expected at least one case"),
-        ((",".join(PREDICTION_COLUMNS) + "\na,1\n").encode(), "row 2: expected 9 cells, came 2"),
+        ((",".join(PREDICTION_COLUMNS) + "\na,1\n").encode(), "row 2: expected 10 cells, came 2"),
         (b"\x89PNG\r\n\xff\xff", "expected a csv in UTF-8"),
     ],
 )

@@ -66,7 +66,8 @@ def test_nothing_is_written_when_the_context_is_no_json(tmp_path, result):
 
 def test_printed_table_has_every_figure_and_no_bare_number(result):
     text = metrics_table(result)
-    estimates = [*result["overall"].values(), result["majority_baseline"]["accuracy"]]
+    overall = {name: one for name, one in result["overall"].items() if name != "macro_recall"}  # = balanced accuracy
+    estimates = [*overall.values(), result["majority_baseline"]["accuracy"]]
     estimates += [each[key] for each in result["per_class"].values() for key in ("precision", "recall", "f1", "auc")]
     for estimate in estimates:
         assert format_estimate(estimate) in text

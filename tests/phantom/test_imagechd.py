@@ -35,8 +35,9 @@ SEVEN_ZIP = shutil.which("7z") or shutil.which("7zz")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """All 110 patients."""
-    return write_imagechd(tmp_path_factory.mktemp("imagechd") / "cohort", size=SIZE, progress=False).parent
+    """All 110 patients, with exact label maps."""
+    out = tmp_path_factory.mktemp("imagechd") / "cohort"
+    return write_imagechd(out, size=SIZE, labels="clean", progress=False).parent
 
 
 @pytest.fixture(scope="module")
@@ -246,6 +247,15 @@ def test_the_hearts_are_those_of_the_flags_and_only_the_streaked_image_differs(p
     assert moved == (stray if (found == 5).any() else stray | {(5, 0)})
 
 
+def test_label_maps_are_rough_unless_asked_for_clean_ones(folder, tmp_path):
+    rough = write_imagechd(tmp_path / "rough", size=SIZE, ids=PART, progress=False).parent
+    for patient in PART:
+        clean, drawn = (folder / f"ct_{patient}_label.nii.gz", rough / f"ct_{patient}_label.nii.gz")
+        assert clean.read_bytes() != drawn.read_bytes()
+        image = f"ct_{patient}_image.nii.gz"
+        assert (folder / image).read_bytes() == (rough / image).read_bytes()
+
+
 def test_the_crop_keeps_the_heart(voxels):
     labels = np.rint(voxels[1081][1])
     assert {1, 2, 3, 4, 6} <= set(np.unique(labels)) and (labels > 0).mean() > 0.1
@@ -254,9 +264,13 @@ def test_the_crop_keeps_the_heart(voxels):
 def test_same_seed_same_bytes_also_in_a_part_and_other_seed_others(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("time.time", lambda: 1.9e9)  # gzip and zip ask it
     whole = digests(folder)
-    part = digests(write_imagechd(tmp_path / "part", size=SIZE, ids=PART, progress=False).parent)
-    again = digests(write_imagechd(tmp_path / "again", size=SIZE, ids=PART[::-1], progress=False).parent)
-    other = digests(write_imagechd(tmp_path / "other", size=SIZE, seed=43, ids=PART, progress=False).parent)
+    part = digests(write_imagechd(tmp_path / "part", size=SIZE, labels="clean", ids=PART, progress=False).parent)
+    again = digests(
+        write_imagechd(tmp_path / "again", size=SIZE, labels="clean", ids=PART[::-1], progress=False).parent
+    )
+    other = digests(
+        write_imagechd(tmp_path / "other", size=SIZE, labels="clean", seed=43, ids=PART, progress=False).parent
+    )
     assert again == part and len(part) == 2 * len(PART) + 2
     assert {name: digest for name, digest in part.items() if name.endswith(".gz")}.items() <= whole.items()
     assert all(part[name] != other[name] for name in part if name != "imageCHD_dataset_info.xlsx")
@@ -394,10 +408,12 @@ def asked(monkeypatch):
 def test_command_line_makes_it(asked, tmp_path, capsys):
     assert main(["phantom", str(tmp_path / "out"), "--like-imagechd"]) == 0
     assert main(["phantom", str(tmp_path / "out"), "--like-imagechd", "--size", "512", "--seed", "7", "--archive"]) == 0
-    assert asked == [{"size": 64, "seed": 42, "archive": False}, {"size": 512, "seed": 7, "archive": True}]
+    assert main(["phantom", str(tmp_path / "out"), "--like-imagechd", "--labels", "clean"]) == 0
+    usual = {"size": 64, "seed": 42, "archive": False, "labels": "rough"}
+    assert asked == [usual, usual | {"size": 512, "seed": 7, "archive": True}, usual | {"labels": "clean"}]
     shown = capsys.readouterr().out
     assert (
-        shown.count("next: monai-chd prepare") == 2
+        shown.count("next: monai-chd prepare") == 3
         and shown.count(f"split archive: {tmp_path / 'out' / 'archive'}") == 1
     )
 

@@ -115,3 +115,27 @@ def test_refuses_what_cannot_be_drawn(arguments, message):
 def test_smallest_volume_still_has_all_structures_and_soft_tissue():
     image, labels, _ = make_volume(["PA", "VSD"], seed=1, size=32, slices=(8, 8), difficulty="realistic")
     assert image.shape == (32, 32, 8) and set(np.unique(labels)) == set(range(8))
+
+
+FROZEN = {
+    # voxels of each structure, mean and spread of all voxels, noise: of patients 0 and 1 of seed 17
+    "": [((1526, 2511, 1493, 1272, 2889, 1763, 919), 634.18, 505.18, 34.40),
+         ((1191, 1568, 846, 1324, 2196, 1452, 969), 640.84, 485.08, 33.94)],
+    "ToF": [((1530, 2370, 1532, 1273, 3962, 2091, 444), 633.89, 504.75, 34.40),
+            ((1182, 1414, 856, 1321, 2858, 1920, 415), 640.68, 485.89, 33.94)],
+    "VSD": [((1540, 2511, 1493, 1272, 2875, 1763, 919), 634.21, 505.23, 34.40),
+            ((1199, 1568, 846, 1324, 2188, 1452, 969), 640.87, 485.11, 33.94)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lesion", FROZEN)
+def test_realistic_stays_as_hard_as_it_was(lesion):
+    """Figures in the documents are of this phantom: a method may get better, the phantom must not get easier."""
+    for patient, (voxels, mean, spread, noise) in enumerate(FROZEN[lesion]):
+        flags = [lesion] if lesion else []
+        image, labels, nuisances = make_volume(
+            flags, seed=(17, patient), size=64, slices=(30, 34), difficulty="realistic"
+        )
+        np.testing.assert_allclose(np.bincount(labels.ravel(), minlength=8)[1:], voxels, atol=3)
+        assert (image.mean(), image.std()) == pytest.approx((mean, spread), abs=0.05)
+        assert nuisances["noise_sigma"] == pytest.approx(noise, abs=0.01)

@@ -85,7 +85,7 @@ def test_an_existing_card_is_replaced_as_a_whole(report, tmp_path):
 
 @pytest.mark.parametrize(
     ("key", "words"),
-    [("macro_f1", "Macro F1"), ("mcc", "Matthews correlation (MCC)"), ("balanced_accuracy", "Balanced accuracy"),
+    [("macro_f1", "Macro F1"), ("mcc", "Matthews correlation (MCC)"), ("balanced_accuracy", "Balanced accuracy (macro recall)"),
      ("bca_bootstrap", "BCa bootstrap"), ("x", "X")],
 )  # fmt: skip
 def test_keys_read_as_words(key, words):

@@ -18,20 +18,24 @@ from monai_chd.workflow.begin import (
 from monai_chd.workflow.settings import write_settings
 
 SETTINGS = {"frame_size": 224, "window": [-200, 900], "encoder": "small_cnn", "bidirectional": False}
-SETTINGS |= {"max_epochs": 4, "coverage": 1.0, "risk": None}
+SETTINGS |= {"max_epochs": 4, "early_stop_patience": 4, "learning_rate": 0.1, "coverage": 1.0, "risk": None}
 CASES = [
     {"patient": "1001", "sha256": "aa", "image": "a.nii.gz"},
     {"patient": "1002", "sha256": "bb", "image": "b.nii.gz"},
-    {"patient": "1002", "sha256": "cc", "image": "c.nii.gz"},
+    {"patient": "1002", "sha256": "cc", "voxels": "v3", "image": "c.nii.gz"},
 ]
 PARTS = {"train": CASES[:1], "validate": CASES[1:], "test": [{"patient": "1003"}]}
+
+
+def save_last(folder, **more):
+    torch.save({"epoch": 2, "early_stop": {"counter": 1}, **more}, folder / "models" / "last.pt")
 
 
 @pytest.fixture
 def out(tmp_path):
     """Output folder of a training of two epochs that was stopped."""
     write_settings(tmp_path / "models", SETTINGS, CASES)
-    torch.save({"epoch": 2}, tmp_path / "models" / "last.pt")
+    save_last(tmp_path)
     return tmp_path
 
 
@@ -116,11 +120,53 @@ def test_what_a_training_is_resumed_from_holds_an_epoch(out):
         begin_training({**SETTINGS, "max_epochs": 5}, PARTS, out, resume=True)
 
 
-def test_the_end_of_a_training_says_where_the_model_is(caplog):
+@pytest.mark.parametrize(
+    ("key", "value"), [("learning_rate", 0.2), ("bidirectional", True), ("coverage", 0.5), ("encoder", "resnet18")]
+)
+def test_any_other_setting_that_decides_the_model_is_refused_with_both_values(out, key, value):
+    with pytest.raises(ValueError, match=re.escape(f"{key} {SETTINGS[key]!r} (asked: {value!r})")):
+        begin_training({**SETTINGS, key: value}, PARTS, out, resume=True)
+
+
+@pytest.mark.parametrize(
+    "more", [{"max_epochs": 9}, {"max_epochs": 3}, {"early_stop_patience": 9}, {"early_stop_patience": 3}]
+)
+def test_more_epochs_and_patience_may_be_asked_for_and_less_that_were_not_used_up(out, more):
+    begin_training({**SETTINGS, **more}, PARTS, out, resume=True)
+
+
+def test_patience_that_may_have_been_used_up_is_refused(out):
+    with pytest.raises(ValueError, match=r"early_stop_patience 4 \(asked: 2\); ask for no less"):
+        begin_training({**SETTINGS, "early_stop_patience": 2}, PARTS, out, resume=True)
+
+
+def test_a_training_that_stopped_early_is_not_resumed_without_more_patience(out):
+    save_last(out, early_stop={"counter": 4})
+    with pytest.raises(
+        ValueError, match="stopped early after 2 epochs, the last 4 validations without a better one; ask"
+    ):
+        begin_training(SETTINGS, PARTS, out, resume=True)
+    begin_training({**SETTINGS, "early_stop_patience": 5}, PARTS, out, resume=True)
+
+
+def test_a_last_checkpoint_that_does_not_know_of_early_stopping_is_refused(out):
+    torch.save({"epoch": 2}, out / "models" / "last.pt")
+    with pytest.raises(ValueError, match="of an older version, without what early stopping knew; train again"):
+        begin_training(SETTINGS, PARTS, out, resume=True)
+
+
+def test_a_training_that_kept_no_model_is_no_success(tmp_path):
+    with pytest.raises(ValueError, match=r"model\.pt: no model was kept, since no validation gave a finite figure"):
+        end_training(tmp_path)
+
+
+def test_the_end_of_a_training_says_where_the_model_is(caplog, tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "model.pt").touch()
     with caplog.at_level(logging.INFO, "monai_chd"):
-        end_training("OUT")
+        end_training(tmp_path)
     assert caplog.messages == [
-        "model and learning curves: OUT (val_… figures chose the model; they are not test results)"
+        f"model and learning curves: {tmp_path} (val_… figures chose the model; they are not test results)"
     ]
 
 
@@ -155,7 +201,13 @@ def test_unseen_cases_pass(checkpoint):
 
 
 @pytest.mark.parametrize(
-    "case", [{"patient": "1001", "sha256": "new scan"}, {"patient": "renamed", "sha256": "cc"}, {"patient": "1002"}]
+    "case",
+    [
+        {"patient": "1001", "sha256": "new scan"},
+        {"patient": "renamed", "sha256": "cc"},
+        {"patient": "compressed again", "sha256": "ee", "voxels": "v3"},
+        {"patient": "1002"},
+    ],
 )
 def test_a_seen_patient_or_scan_is_refused_whatever_its_other_name(checkpoint, case):
     with pytest.raises(ValueError, match=f"1 of the patients .* seen in training \\({case['patient']}\\)"):

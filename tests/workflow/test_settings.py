@@ -62,7 +62,7 @@ def test_settings_are_noted_and_read_back(checkpoint):
 
 def test_patients_and_scans_of_the_training_are_noted_once_each_and_sorted(checkpoint):
     noted = json.loads(checkpoint.with_name("trained_on.json").read_text())
-    assert noted == {"patient": ["1001", "1002"], "sha256": ["aa", "bb", "cc"]}
+    assert noted == {"patient": ["1001", "1002"], "sha256": ["aa", "bb", "cc"], "voxels": []}
 
 
 def test_an_encoder_built_in_a_config_is_noted_by_its_class(tmp_path):
