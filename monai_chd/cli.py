@@ -17,11 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from monai_chd.arguments import PHANTOM_OPTIONS, PHANTOM_SIZES, command_parser, config_keys, split_words
+from monai_chd.environment import prepare_process
 from monai_chd.errors import TRACEBACK_VARIABLE, UserError, user_error
-
-ENVIRONMENT = {"OMP_WAIT_POLICY": "passive", "THP_MEM_ALLOC_ENABLE": "1"}
-"""What torch and its OpenMP are told before they load, unless the user's environment says otherwise: threads that wait without
-spinning, many times faster on a busy machine; large pages for large tensors, half of the time to make float32 of a case."""
+from monai_chd.files import leaving_no_empty_folders
 
 
 def _checked(options: argparse.Namespace, configs: Sequence[str], given: Sequence[str]) -> dict[str, Any]:
@@ -202,12 +200,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     own, pairs = split_words(words)
     options = command_parser().parse_args(own)
     options.words, options.pairs = words, pairs
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    warnings.filterwarnings("ignore", category=FutureWarning, module="monai")
+    prepare_process()
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"monai\.")
+    out = options.cohort if options.command == "phantom" else options.out
     try:
-        with _log_on_screen():
-            return int(COMMANDS[options.command](options) or 0)
+        with _log_on_screen(), leaving_no_empty_folders(out):
+            code = int(COMMANDS[options.command](options) or 0)
+            sys.stdout.flush()  # a full disk behind it is found now, not when Python ends
+            return code
     except Exception as error:
         mistake = user_error(error)
         if mistake is None or os.environ.get(TRACEBACK_VARIABLE):

@@ -3,36 +3,86 @@
 from __future__ import annotations
 
 import csv
+import errno
 import fcntl
 import logging
 import os
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypedDict
 
-from monai_chd.errors import UserError
+from monai_chd.errors import UserError, refused_by_machine
+
+
+class _Text(TypedDict):
+    encoding: str
+    errors: str
+
+
+TEXT: _Text = {"encoding": "utf-8", "errors": "backslashreplace"}
+"""How text is written to any file. A file's name may hold bytes that are no text, in Python lone surrogates, which UTF-8 does
+not have: they are escaped, `ct_\\udce9.nii.gz`, which JSON reads back as what it was."""
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
     """Give a temporary path to write to; it takes the place of `path` when the block ends well, and vanishes when not.
 
-    The temporary name keeps the suffix, for writers that choose a format by it.
+    The temporary name keeps the suffix, for writers that choose a format by it. What was written is on the disk before it gets
+    its name, so that a machine that loses its power has the old file or the new one.
+
+    Args:
+        path: the file.
+        sync: False for what is checked whenever it is read and made again when damaged, as pictures by the hundred.
 
     Raises:
-        UserError: the folder cannot be made or written to.
+        UserError: the folder cannot be made or written to, or the machine refuses to write (a full disk); names the file.
     """
     path = Path(path)
-    writable_folder(path.parent)
     temporary = path.with_name(f".{os.getpid()}-{threading.get_ident()}-{path.name}")
+    _make_folder(path.parent)
     try:
         yield temporary
+        if sync:
+            _sync(temporary)
         os.replace(temporary, path)
+        if sync:
+            with suppress(OSError):  # some file systems sync no folders
+                _sync(path.parent)
+    except Exception as error:
+        if isinstance(error, UserError):
+            raise
+        if refused := refused_by_machine(error, path):
+            raise refused from error
+        if isinstance(error, OSError) and error.filename == str(temporary) and error.errno != errno.ENOENT:
+            raise _cannot_write(path.parent, error) from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a text, whole or not at all, as it is but for what `TEXT` says.
+
+    Raises:
+        UserError: see `replacing`.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(text, newline="", **TEXT)
+    return Path(path)
 
 
 @contextmanager
@@ -64,11 +114,16 @@ def write_csv(path: str | Path, header: Iterable[object], rows: Iterable[Iterabl
     """Write a table in UTF-8 with plain line ends, whole or not at all.
 
     Raises:
-        UserError: the folder cannot be written to.
+        UserError: see `replacing`.
     """
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", **TEXT) as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
     return Path(path)
+
+
+def escaped(name: str) -> str:
+    """A name as it is read back from a file or seen on a screen, where its bytes that are no text are escaped."""
+    return name.encode(**TEXT).decode("utf-8")
 
 
 def writable_folder(folder: str | Path) -> Path:
@@ -77,14 +132,46 @@ def writable_folder(folder: str | Path) -> Path:
     Raises:
         UserError: it cannot; the message says what stands in the way.
     """
-    folder = Path(folder)
+    folder = _make_folder(Path(folder))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".{os.getpid()}-{threading.get_ident()}-probe"
         probe.touch()
         probe.unlink(missing_ok=True)  # another thread may have been here
     except OSError as error:
-        raise UserError(
-            f"{folder}: cannot write there ({error.strerror or error}); choose another output folder"
-        ) from error
+        raise _cannot_write(folder, error) from error
     return folder
+
+
+@contextmanager
+def leaving_no_empty_folders(folder: str | Path | None) -> Iterator[None]:
+    """When the block fails, remove the folders that it made and put nothing into: at `folder`, below and above it.
+
+    Args:
+        folder: where the work goes; None: into no folder.
+    """
+    if folder is None:
+        yield
+        return
+    folder = Path(folder)
+    before = {str(parent) for parent in folder.parents if parent.exists()} | {path for path, *_ in os.walk(folder)}
+    try:
+        yield
+    except BaseException:
+        made = [path for path, *_ in os.walk(folder, topdown=False)] + list(map(str, folder.parents))
+        for path in made:
+            if path not in before:
+                with suppress(OSError):  # it is not empty
+                    os.rmdir(path)
+        raise
+
+
+def _make_folder(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    return folder
+
+
+def _cannot_write(folder: Path, error: OSError) -> UserError:
+    return UserError(f"{folder}: cannot write there ({error.strerror or error}); choose another output folder")

@@ -395,7 +395,7 @@ VOLUME_NETWORK = {"_target_": "monai_chd.networks.VolumeNetwork", "norm": "batch
 def test_a_mistake_in_any_part_of_a_training_ends_a_program_of_monai_bundle(
     datalist, cohort, tmp_path, monkeypatch, overrides, message
 ):
-    monkeypatch.setattr(errors, "_is_bundle_program", lambda: True)
+    monkeypatch.setattr(errors, "is_bundle_program", lambda: True)
     if "hu_offset" in overrides:  # a scan that cannot be read
         shutil.copytree(cohort, tmp_path / "scans")
         for path in (tmp_path / "scans").glob("*_image.nii.gz"):
@@ -421,7 +421,7 @@ def test_a_mistake_in_any_part_of_a_training_ends_a_program_of_monai_bundle(
 def test_a_mistake_in_any_part_of_an_inference_ends_a_program_of_monai_bundle(
     trained, cohort, monkeypatch, overrides, message
 ):
-    monkeypatch.setattr(errors, "_is_bundle_program", lambda: True)
+    monkeypatch.setattr(errors, "is_bundle_program", lambda: True)
     common = {"dataset_dir": str(cohort), "output_dir": str(trained)}
     with pytest.raises(SystemExit) as caught:
         configured(["inference"], {**common, **overrides}, ["begin", "evaluator"])

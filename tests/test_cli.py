@@ -16,8 +16,9 @@ import pytest
 import torch
 from tiny_cohort import write_cohort, write_scan
 
-from monai_chd import __version__, cli
+from monai_chd import __version__
 from monai_chd.cli import main
+from monai_chd.environment import UNLESS_TOLD
 from monai_chd.errors import UserError
 from monai_chd.workflow import run
 from monai_chd.workflow.run import bundle_folder
@@ -255,7 +256,7 @@ def test_a_command_tells_torch_to_wait_and_to_take_large_pages_unless_told_other
     switch = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     if not switch.is_file() or "[madvise]" not in switch.read_text():
         pytest.skip("this system gives large pages to all or to nobody")
-    environment = {key: value for key, value in os.environ.items() if key not in cli.ENVIRONMENT}
+    environment = {key: value for key, value in os.environ.items() if key not in UNLESS_TOLD}
     done = subprocess.run(
         [sys.executable, "-c", LARGE_PAGES], env=environment | given, capture_output=True, text=True, check=True
     )

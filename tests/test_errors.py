@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import pickle
@@ -8,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from monai.transforms import Compose
+from torch.utils.data import DataLoader, Dataset
 
+from monai_chd.environment import UNLESS_TOLD
 from monai_chd.errors import TRACEBACK_VARIABLE, UserError, UserFileError, bare_mistakes, user_error
 from monai_chd.files import writable_folder
 from monai_chd.nifti import read_volume
@@ -104,6 +107,66 @@ def test_a_mistake_can_be_caught_as_what_it_is_and_comes_whole_out_of_another_pr
         assert all(isinstance(error, base) for base in bases)
 
 
+# what the machine refuses
+
+
+def test_a_full_disk_is_found_wherever_it_stands_in_the_chain():
+    full = OSError(errno.ENOSPC, "No space left on device", "/out/log.txt")
+    words = (
+        "/out/log.txt: cannot be written (No space left on device); make room there, or choose another output folder"
+    )
+    assert str(user_error(wrapped(full, 2))).startswith(words)
+
+    def clear_up():
+        try:
+            raise full
+        finally:
+            raise RuntimeError("unexpected pos 64 vs 0")
+
+    assert str(user_error(wrapped(raised(clear_up)))).startswith(words)
+    nameless = user_error(OSError(errno.ENOSPC, "No space left on device"))
+    assert str(nameless).startswith("the output: cannot be written (No space left on device)")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are",
+            "/dev/shm",
+        ),
+        ("unable to write to file </torch_7_3>: No space left on device (28)", "/dev/shm: too little shared memory"),
+        ("unable to allocate shared memory(shm) for file </torch_7_3>: Success (0)", "--num_workers 0"),
+        (
+            "DataLoader worker (pid 7) is killed by signal: Killed. ",
+            "a worker process was killed, most often for want of",
+        ),
+    ],
+)
+def test_workers_without_memory_are_the_machines_refusal(text, words):
+    assert words in str(user_error(wrapped(RuntimeError(text))))
+    assert user_error(ValueError(text)) is None
+
+
+class UnreadableScans(Dataset):
+    def __init__(self, kind):
+        self.kind = kind
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise self.kind("a.nii.gz: cut\n  b.nii.gz: UserError: empty")
+
+
+@pytest.mark.parametrize("kind", [UserError, UserFileError])
+def test_a_mistake_of_a_worker_process_is_as_it_was_raised(kind):
+    error = raised(lambda: list(DataLoader(UnreadableScans(kind), num_workers=1)))
+    assert "Traceback" in str(error), "torch's own text"
+    mistake = user_error(error)
+    assert type(mistake) is kind and str(mistake) == "a.nii.gz: cut\n  b.nii.gz: UserError: empty"
+
+
 # where a mistake comes out
 
 
@@ -167,7 +230,7 @@ def run(tmp_path, **environment):
         [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", str(tmp_path / "config.json")],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), TRACEBACK_VARIABLE: "", **environment},
+        env={**os.environ, "PYTHONPATH": str(ROOT), TRACEBACK_VARIABLE: "", **UNLESS_TOLD, **environment},
     )
     assert done.returncode == 1
     return done.stderr

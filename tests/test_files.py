@@ -1,11 +1,23 @@
 import errno
+import json
+import os
+import stat
 import threading
 from pathlib import Path
 
 import pytest
+import torch
 
 from monai_chd.errors import UserError, user_error
-from monai_chd.files import locked, replacing, writable_folder, write_csv
+from monai_chd.files import (
+    escaped,
+    leaving_no_empty_folders,
+    locked,
+    replacing,
+    writable_folder,
+    write_csv,
+    write_text,
+)
 
 
 def names(folder):
@@ -140,3 +152,106 @@ def test_where_there_are_no_locks_the_work_goes_on_with_a_warning(tmp_path, monk
     monkeypatch.setattr("fcntl.flock", none)
     with locked(tmp_path, "training"):
         assert "cannot be locked (No locks available); let only one training work there" in caplog.text
+
+
+# names that are no text
+
+NAME = os.fsdecode(b"ct_\xe9.nii.gz")
+"""A file name of Latin-1 bytes, as Python holds it."""
+
+
+def test_a_name_of_other_bytes_is_written_escaped_and_json_reads_it_back_as_it_was(tmp_path):
+    assert escaped(NAME) == "ct_\\udce9.nii.gz" and escaped("Müller") == "Müller"
+    assert write_csv(tmp_path / "t.csv", ["image"], [[NAME]]).read_text("utf-8") == f"image\n{escaped(NAME)}\n"
+    for ascii_only in (True, False):
+        path = write_text(tmp_path / "t.json", json.dumps([NAME, "Müller\r\n"], ensure_ascii=ascii_only))
+        assert json.loads(path.read_bytes()) == [NAME, "Müller\r\n"]
+
+
+# what the machine refuses
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [(errno.ENOSPC, "No space left on device"), (errno.EFBIG, "File too large")]
+)
+@pytest.mark.parametrize("step", ["write", "sync", "rename"])
+def test_a_full_disk_is_one_line_with_the_name_of_the_file_and_leaves_the_old_one(
+    tmp_path, monkeypatch, code, words, step
+):
+    def refuse(*_):
+        raise OSError(code, words)
+
+    path = write_text(tmp_path / "report.json", "old")
+    if step != "write":
+        monkeypatch.setattr(os, {"sync": "fsync", "rename": "replace"}[step], refuse)
+    with pytest.raises(UserError) as refused, replacing(path) as temporary:
+        temporary.write_text("new")
+        if step == "write":
+            refuse()
+    assert str(refused.value) == (
+        f"{path}: cannot be written ({words}); make room there, or choose another output folder; what was finished before is kept"
+    )
+    assert path.read_text() == "old" and names(tmp_path) == ["report.json"]
+
+
+def test_a_writer_that_fails_again_when_it_clears_up_is_told_by_its_first_failure(tmp_path):
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this system has no /dev/full")
+    words = r"model\.pt: cannot be written \(No space left on device\)"
+    with pytest.raises(UserError, match=words), replacing(tmp_path / "model.pt"), full.open("wb") as file:
+        torch.save(torch.zeros(100_000), file)
+
+
+def test_a_file_that_may_not_be_made_is_refused_with_its_folder(tmp_path, monkeypatch):
+    """The tests may run as root, who may write anywhere."""
+
+    def refuse(self, *args, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.raises(UserError, match=rf"^{tmp_path}: cannot write there \(Permission denied\); choose another"):
+        write_text(tmp_path / "report.json", "new")
+
+
+def test_a_file_is_on_the_disk_before_it_gets_its_name_and_the_folder_after_it(tmp_path, monkeypatch):
+    steps = []
+    fsync, rename = os.fsync, os.replace
+
+    def synced(descriptor):
+        steps.append(
+            "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else f"{os.fstat(descriptor).st_size} bytes"
+        )
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", lambda *paths: (steps.append("renamed"), rename(*paths)))
+    monkeypatch.setattr(Path, "touch", lambda self: steps.append("probe"))
+    write_text(tmp_path / "report.json", "whole")
+    assert steps == ["5 bytes", "renamed", "folder"]
+    with replacing(tmp_path / "picture.jpg", sync=False) as temporary:
+        temporary.write_text("quick")
+    assert steps == ["5 bytes", "renamed", "folder", "renamed"]
+
+
+# failed work
+
+
+def test_failed_work_leaves_no_empty_folder_of_its_own_and_nothing_else_is_touched(tmp_path):
+    (tmp_path / "before" / "empty").mkdir(parents=True)
+    for folder in (tmp_path / "new" / "out", tmp_path / "before"):
+        with pytest.raises(KeyboardInterrupt), leaving_no_empty_folders(folder):
+            (folder / "models" / "deep").mkdir(parents=True)
+            (folder / "cache").mkdir()
+            (folder / "cache" / "kept").touch()
+            raise KeyboardInterrupt
+    with pytest.raises(UserError), leaving_no_empty_folders(tmp_path / "other" / "out"):
+        (tmp_path / "other" / "out" / "models").mkdir(parents=True)
+        raise UserError("x")
+    with leaving_no_empty_folders(tmp_path / "done"):
+        (tmp_path / "done").mkdir()
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert left == [
+        *("before", "before/cache", "before/cache/kept", "before/empty", "done"),
+        *("new", "new/out", "new/out/cache", "new/out/cache/kept"),
+    ]

@@ -20,7 +20,7 @@ from typing import IO, Any, Protocol
 from tqdm import tqdm
 
 from monai_chd.errors import UserError
-from monai_chd.files import replacing, writable_folder
+from monai_chd.files import writable_folder, write_text
 from monai_chd.nifti import is_nifti
 from monai_chd.wording import some_of
 
@@ -276,8 +276,7 @@ def _untouched(path: Path, note: Any) -> bool:
 
 
 def _save(target: Path, state: dict[str, Any]) -> None:
-    with replacing(target / STATE) as temporary:
-        temporary.write_text(json.dumps(state), encoding="utf-8")
+    write_text(target / STATE, json.dumps(state))
 
 
 def _note(path: Path, member: Member) -> list[int | None]:

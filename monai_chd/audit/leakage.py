@@ -21,7 +21,7 @@ from monai_chd.audit.likeness import Likeness, score_limit, score_pairs
 from monai_chd.audit.records import Record, problem, read_records
 from monai_chd.cohort.identity import patient_key
 from monai_chd.errors import UserError
-from monai_chd.files import replacing
+from monai_chd.files import write_text
 from monai_chd.schemas import read_checked
 
 COPIES = ("same bytes", "near duplicate")
@@ -120,8 +120,7 @@ def nothing_compared(result: Mapping[str, Any]) -> str:
 
 def write_audit(result: Mapping[str, Any], path: str | Path) -> None:
     """Write the result of `audit` as JSON."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(result, indent=2, allow_nan=False) + "\n")
 
 
 def read_audit(path: Path) -> dict[str, Any] | None:

@@ -36,7 +36,7 @@ from monai_chd.cohort.joining import (
 from monai_chd.cohort.layouts import Layout, load_layout
 from monai_chd.cohort.splits import check_choices, draw_split
 from monai_chd.errors import UserError, UserFileError, bare_mistakes
-from monai_chd.files import replacing, writable_folder
+from monai_chd.files import TEXT, replacing, writable_folder
 from monai_chd.folders import dead_link
 from monai_chd.labels import CLASSES
 from monai_chd.schemas import CONFIG_MARKS, Fault, read_json, schema_faults, schema_of
@@ -288,7 +288,7 @@ def _write(datalist: dict[str, Any], excluded: list[dict[str, str]], out: Path) 
         )
     with replacing(path) as temporary, replacing(out / "excluded.csv") as beside:
         temporary.write_text(json.dumps(datalist, indent=2) + "\n")
-        with beside.open("w", encoding="utf-8", newline="") as file:
+        with beside.open("w", newline="", **TEXT) as file:
             writer = csv.DictWriter(file, EXCLUDED_COLUMNS)
             writer.writeheader()
             writer.writerows(excluded)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -32,7 +33,7 @@ from monai_chd.cohort.inspection import label_map_of
 from monai_chd.crossval.control_words import CHANCE, TITLES, meaning
 from monai_chd.crossval.design import Design
 from monai_chd.crossval.image_features import intensity_histogram, structure_features
-from monai_chd.files import replacing
+from monai_chd.files import escaped, write_text
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.comparison import compare_paired
 from monai_chd.metrics.estimates import Estimate, evaluate
@@ -93,7 +94,7 @@ class ShuffledFrames(Dataset[dict[str, Any]]):
         name = Path(str(image.meta["filename_or_obj"])).name
         count, axis = int(case["num_frames"]), 0 if image.ndim == 2 else 1
         order = np.arange(image.shape[axis])
-        np.random.default_rng([self.seed, zlib.crc32(name.encode())]).shuffle(order[:count])
+        np.random.default_rng([self.seed, zlib.crc32(os.fsencode(name))]).shuffle(order[:count])
         case["image"] = image.index_select(axis, torch.from_numpy(order))
         return case
 
@@ -174,9 +175,8 @@ def _kept(
     except (OSError, ValueError, KeyError, TypeError):
         pass
     found = {image: function() for image, function in compute.items()}
-    with replacing(path) as temporary:
-        values = {image: numbers.tolist() for image, numbers in found.items()}
-        temporary.write_text(json.dumps({"key": key, "values": values}))
+    values = {image: numbers.tolist() for image, numbers in found.items()}
+    write_text(path, json.dumps({"key": key, "values": values}))
     return found
 
 
@@ -221,7 +221,7 @@ def prediction_row(record: Mapping[str, Any], scores: NDArray[np.float64], repea
         repeat, fold: which model gave them.
     """
     return {
-        "image": record["image"],
+        "image": escaped(record["image"]),
         "patient": record["patient"],
         "label": CLASSES[record["label"]],
         "prediction": CLASSES[int(scores.argmax())],

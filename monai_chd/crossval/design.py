@@ -19,7 +19,7 @@ from monai_chd.cohort.splits import check_choices
 from monai_chd.crossval.config_keys import LOCAL_KEYS, Mode, mode_of
 from monai_chd.crossval.folds import INNER_SHARE, draw_folds, inner_part
 from monai_chd.errors import UserError, UserFileError
-from monai_chd.files import replacing, writable_folder
+from monai_chd.files import writable_folder, write_text
 from monai_chd.labels import CLASSES
 from monai_chd.schemas import read_checked
 from monai_chd.versions import software_versions
@@ -226,8 +226,7 @@ def save_or_check(design: Design, folder: str | Path) -> None:
         **design.as_json(),
         "versions": software_versions(),
     }
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def read_folds(path: str | Path) -> dict[str, Any]:

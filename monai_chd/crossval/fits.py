@@ -20,7 +20,7 @@ import pandas as pd
 
 from monai_chd.crossval.design import Design, fit_datalist
 from monai_chd.errors import UserError, user_error
-from monai_chd.files import replacing, writable_folder
+from monai_chd.files import escaped, writable_folder, write_text
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.predictions import read_predictions
 from monai_chd.schemas import read_checked
@@ -82,8 +82,7 @@ def run_fit(
     shutil.rmtree(folder, ignore_errors=True)
     writable_folder(folder)
     path = folder / DATALIST
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(datalist, indent=1) + "\n")
+    write_text(path, json.dumps(datalist, indent=1) + "\n")
     overrides = {**design.overrides, **(extra or {})}
     overrides |= {"dataset_dir": str(design.root), "fold": 0, "seed": design.fit_seed(repeat, fold)}
     overrides |= {"datalist": str(path.resolve()), "output_dir": str(folder.resolve())}
@@ -103,8 +102,7 @@ def run_fit(
         "seconds": round(seconds, 1),
         "versions": software_versions(),
     }
-    with replacing(folder / DONE) as temporary:
-        temporary.write_text(json.dumps(done, indent=1) + "\n")
+    write_text(folder / DONE, json.dumps(done, indent=1) + "\n")
     return seconds
 
 
@@ -173,7 +171,7 @@ def check_rows(path: Path, table: pd.DataFrame, records: Sequence[Mapping[str, A
     Raises:
         UserError: says how many scans, patients or classes are others, and names some.
     """
-    expected = {record["image"]: (record["patient"], CLASSES[record["label"]]) for record in records}
+    expected = {escaped(record["image"]): (record["patient"], CLASSES[record["label"]]) for record in records}
     came = {row.image: (row.patient, row.label) for row in table.itertuples()}
     if expected != came:
         wrong = sorted(image for image in {*expected, *came} if expected.get(str(image)) != came.get(image))

@@ -155,7 +155,7 @@ def sheet_path(patient: object) -> str:
     """
     name = str(patient)
     safe = re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:60]
-    return f"cases/{safe if safe == name else f'{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}'}.png"
+    return f"cases/{safe if safe == name else f'{safe}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}'}.png"
 
 
 def _axis_and_length(case: Tensor, num_frames: Tensor) -> tuple[int, int]:

@@ -17,7 +17,7 @@ import pandas as pd
 from monai_chd.crossval.design import FOLDS_FILE, Design, fit_datalist, read_folds
 from monai_chd.crossval.fits import FITS_FOLDER, PREDICTIONS, check_done, check_rows, fit_folder, model_path, read_done
 from monai_chd.errors import UserError, UserFileError
-from monai_chd.files import replacing
+from monai_chd.files import write_text
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.calibration import read_calibration, scale
 from monai_chd.metrics.out_of_fold import RAW
@@ -71,8 +71,7 @@ def write_out_of_fold_table(table: pd.DataFrame, folder: Path) -> Path:
     for row in table.to_dict("records"):
         cells = {name: _cell(row[name], name in (*CLASSES, *RAW_COLUMNS)) for name in COLUMNS}
         writer.writerow((cells | {"synthetic": "true" if row["synthetic"] else ""}).values())
-    with replacing(folder / TABLE_FILE) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+    write_text(folder / TABLE_FILE, text.getvalue())
     return folder / TABLE_FILE
 
 

@@ -28,7 +28,7 @@ from monai_chd.crossval.design import FOLDS_FILE, Design
 from monai_chd.crossval.fits import FITS_FOLDER, fit_folder, learning_curves, read_done
 from monai_chd.crossval.folds import INNER_SHARE
 from monai_chd.crossval.out_of_fold_table import TABLE_FILE
-from monai_chd.files import replacing
+from monai_chd.files import write_text
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.curves import best_epoch
 from monai_chd.networks.encoders import has_bfloat16
@@ -105,8 +105,7 @@ def write_report_json(report: Mapping[str, Any], folder: Path) -> Path:
         UserError: a NaN or infinity, which JSON does not have.
     """
     text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    with replacing(folder / REPORT_FILE) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(folder / REPORT_FILE, text)
     return folder / REPORT_FILE
 
 

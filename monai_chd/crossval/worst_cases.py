@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from monai_chd.crossval.design import Design
 from monai_chd.crossval.fits import fit_folder, model_path
 from monai_chd.crossval.occlusion import case_sheet, occlude, sheet_path
+from monai_chd.files import escaped
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.calibration import read_calibration
 from monai_chd.networks.encoders import is_frozen
 from monai_chd.workflow.run import configured
+from monai_chd.workflow.weights import load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +56,7 @@ def worst_cases(
         folder: of the report.
         count: patients at most.
     """
-    records = {record["image"]: record for record in design.records}
+    records = {escaped(record["image"]): record for record in design.records}
     found = []
     for row in most_confident_mistakes(table, count).to_dict("records"):
         logger.info(f"a look at a mistake: patient {row['patient']}")
@@ -79,7 +81,7 @@ def _sheet_and_occlusion(
 ) -> dict[str, Any]:
     """A picture of one case, and what hiding its frames changes, by the model that had not seen the patient."""
     network, preprocessing = configured(["train"], design.overrides, ("network_def", "train#preprocessing"))
-    network.load_state_dict(torch.load(model_path(fit), map_location="cpu", weights_only=True))
+    load_weights(network, model_path(fit))
     network.eval()
     loaded = preprocessing({**record, "image": str(design.image_path(record))})
     frames, num_frames = loaded["image"].as_tensor()[None], torch.as_tensor([int(loaded["num_frames"])])

@@ -138,7 +138,7 @@ class FrameFiles:
             return False
         notes = {**notes_of(image), "crc": crc32(real.data), "stamp": stamp}
         text = json.dumps(notes).encode()
-        with replacing(place) as temporary, temporary.open("wb") as file:
+        with replacing(place, sync=False) as temporary, temporary.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": values.shape})
             file.write(real.data)
             file.seek(values.nbytes - real.nbytes, os.SEEK_CUR)  # the hole

@@ -21,7 +21,7 @@ from PIL import Image
 from monai_chd.data.chain_key import transform_key
 from monai_chd.data.scan_files import notes_of, own_settings, restored, stamp_of
 from monai_chd.errors import UserError
-from monai_chd.files import replacing, writable_folder
+from monai_chd.files import replacing, writable_folder, write_text
 from monai_chd.nifti import check_name, stem
 
 JPG_QUALITY = 95
@@ -78,14 +78,13 @@ class JPGFrames:
         image: MetaTensor = self.frames(dict(case))["image"]
         count = image.meta["num_frames"]
         for index, frame in enumerate(image[0, :count].numpy()):
-            with replacing(_jpg_path(sidecar, index)) as temporary:
+            with replacing(_jpg_path(sidecar, index), sync=False) as temporary:
                 Image.fromarray(frame).save(temporary, format="JPEG", quality=JPG_QUALITY)
         while (picture := _jpg_path(sidecar, count)).exists():  # of a longer scan that was there before
             picture.unlink()
             count += 1
         found = {"key": key, "notes": notes_of(image)}
-        with replacing(sidecar) as temporary:
-            temporary.write_text(json.dumps(found))
+        write_text(sidecar, json.dumps(found))
         return found
 
 

@@ -7,6 +7,7 @@ from monai_chd.handlers.head_threads import HeadThreads
 from monai_chd.handlers.learning_curves import LearningCurves, probability_loss
 from monai_chd.handlers.mistakes import BareMistakes
 from monai_chd.handlers.predictions import Predictions
+from monai_chd.handlers.weights import Weights
 
 __all__ = [
     "BareMistakes",
@@ -16,5 +17,6 @@ __all__ = [
     "HeadThreads",
     "LearningCurves",
     "Predictions",
+    "Weights",
     "probability_loss",
 ]

@@ -24,6 +24,7 @@ from monai_chd.handlers.calibrator import Calibrator
 from monai_chd.handlers.learning_curves import LearningCurves
 from monai_chd.metrics.calibration import CALIBRATION, calibration_line, read_calibration, write_calibration
 from monai_chd.workflow.settings import LAST, MODEL, write_settings
+from monai_chd.workflow.weights import read_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ class Checkpoints:
         self.calibrator = calibrator
         self.early_stop = early_stop
         self.best: float | None = None
+        self._noted = False
         self._saved = -math.inf
         self._unsaved: int | None = None
 
@@ -87,11 +89,10 @@ class Checkpoints:
         engine.add_event_handler(Events.COMPLETED, self._finish)
 
     def _start(self, engine: Engine) -> None:
-        if engine.state.rank == 0:  # type: ignore[attr-defined]
-            write_settings(self.folder, self.settings, self.cases)
+        self._noted = False
         if not self.resume:
             return
-        saved = torch.load(self.folder / LAST, map_location="cpu", weights_only=True)
+        saved = read_checkpoint(self.folder / LAST)
         for name, part in self.parts.items():
             (_bare(part) if name == "network" else part).load_state_dict(saved[name])
         if saved["early_stop"] and (stopping := self._stopping()):
@@ -121,9 +122,11 @@ class Checkpoints:
         validated = state.epoch == engine.state.epoch and score is not None and math.isfinite(score)
         if validated and (self.best is None or score > self.best):
             self.best = float(score)
-            # Stopped in between, a model without calibration is left, never one with that of another.
-            (self.folder / CALIBRATION).unlink(missing_ok=True)
-            _save(_bare(self.parts["network"]).state_dict(), self.folder / MODEL)
+            self._note()
+            with replacing(self.folder / MODEL) as temporary:
+                _save(_bare(self.parts["network"]).state_dict(), temporary)
+                # Stopped in between, a model without calibration is left, never one with that of another.
+                (self.folder / CALIBRATION).unlink(missing_ok=True)
             if self.calibrator and (calibration := self.calibrator.calibration()):
                 write_calibration(calibration, self.folder)
 
@@ -148,8 +151,16 @@ class Checkpoints:
             "early_stop": dict(stopping.state_dict()) if stopping else {},
             "scaler": scaler.state_dict() if scaler else {},
         }
-        _save(content, self.folder / LAST)
+        self._note()
+        with replacing(self.folder / LAST) as temporary:
+            _save(content, temporary)
         self._saved, self._unsaved = time.monotonic(), None
+
+    def _note(self) -> None:
+        """Say beside the first weights, and before them, what they come from: a training that fails earlier leaves nothing."""
+        if not self._noted:
+            write_settings(self.folder, self.settings, self.cases)
+            self._noted = True
 
     def _finish(self, engine: Engine) -> None:
         if self._unsaved == engine.state.iteration:  # not when it ended within an epoch, from where nothing can go on
@@ -160,7 +171,7 @@ class Checkpoints:
 
 def _save(content: Mapping[str, Any], path: Path) -> None:
     """Write tensors so that equal ones give equal files: given a name, torch writes that of the temporary file into it."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with path.open("wb") as file:
         torch.save(content, file)
 
 

@@ -5,6 +5,8 @@ What a mistake is, is `errors`'.
 
 from __future__ import annotations
 
+import logging
+
 from ignite.engine import Engine, Events
 
 from monai_chd.errors import bare_mistakes
@@ -19,7 +21,13 @@ class BareMistakes:
     def attach(self, engine: Engine) -> None:
         """Listen to an engine."""
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._raise)
+        engine.logger.addFilter(_is_news)
 
     def _raise(self, error: BaseException) -> None:
         with bare_mistakes():
             raise error
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not what an engine logs of an exception that it raises in the next moment."""
+    return "is terminating due to exception" not in record.getMessage()

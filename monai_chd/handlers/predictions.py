@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from monai_chd.errors import UserError, bare_mistakes
 from monai_chd.files import writable_folder
+from monai_chd.labels import CLASSES
 from monai_chd.metrics.calibration import Calibration, calibration_line, read_calibration, scale
 from monai_chd.metrics.estimates import evaluate
 from monai_chd.metrics.figures import confusion_matrix_figure
@@ -29,7 +30,7 @@ from monai_chd.metrics.predictions import (
 )
 from monai_chd.metrics.tables import metrics_table, write_metrics
 from monai_chd.nifti import is_synthetic
-from monai_chd.wording import synthetic_note
+from monai_chd.wording import synthetic_note, text_table
 
 logger = logging.getLogger(__name__)
 
@@ -121,10 +122,23 @@ class Predictions:
             )
 
     def _write(self) -> None:
-        path = write_predictions(self.rows, self.folder / "predictions.csv")
+        try:
+            path = write_predictions(self.rows, self.folder / "predictions.csv")
+        except UserError:
+            logger.info(f"the predictions, which could not be written:\n{self._rows_text()}")
+            raise
         self._tell(path)
         if self.scored_as is not None:
             self._score(path, self.scored_as)
+
+    def _rows_text(self) -> str:
+        """All cases for the screen, so that hours of inference are not lost with a disk that is full."""
+        rows = [("image", *CLASSES, "reason")]
+        for row in self.rows:
+            given = row["probabilities"]
+            shown = [""] * len(CLASSES) if given is None else [f"{value:.6f}" for value in given]
+            rows.append((row["image"], *shown, row["reason"]))
+        return text_table(rows)
 
     def _tell(self, path: Path) -> None:
         """Say how many scans were predicted, and which of them deserve a second look."""

@@ -17,7 +17,7 @@ from scipy.optimize import brentq
 from scipy.special import softmax
 
 from monai_chd.errors import UserError
-from monai_chd.files import replacing
+from monai_chd.files import write_text
 from monai_chd.schemas import read_checked
 
 CALIBRATION = "calibration.json"
@@ -229,8 +229,7 @@ def write_calibration(calibration: Calibration, folder: str | Path) -> Path:
         "at_bound": calibration.temperature in TEMPERATURES,
         "validation": {"confidence": calibration.confidence, "right": calibration.right},
     }
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
     return path
 
 

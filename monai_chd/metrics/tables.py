@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from monai_chd.files import replacing, write_csv
+from monai_chd.files import write_csv, write_text
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.estimates import FEW, SHOWN, Estimate, Evaluation
 from monai_chd.metrics.wording import format_estimate
@@ -60,8 +60,7 @@ def write_metrics(
         [metric, name, *("" if value is None else value for value in estimate.values())]
         for metric, name, estimate in _all_figures(result, coverage, answered)
     ]
-    with replacing(folder / "metrics.json") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(folder / "metrics.json", text)
     return folder / "metrics.json", write_csv(folder / "metrics.csv", METRIC_COLUMNS, records)
 
 

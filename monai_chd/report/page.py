@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from monai_chd.errors import UserError, UserFileError
-from monai_chd.files import replacing
+from monai_chd.files import write_text
 from monai_chd.metrics.wording import estimate_cells, format_estimate
 from monai_chd.report import sections
 from monai_chd.report.model_card import card, words_of
@@ -86,9 +86,7 @@ def write_report(report: Mapping[str, Any], folder: str | Path) -> Path:
             f"{folder / NAME}: the report lacks {', '.join(missing)}; expected the content of report.json as crossval writes it"
         )
     text = page(report, _pictures(report, folder))
-    with replacing(folder / NAME) as temporary:
-        # a file name whose bytes are no text comes as a lone surrogate, which UTF-8 does not have
-        temporary.write_text(text, encoding="utf-8", errors="replace")
+    write_text(folder / NAME, text)
     return folder / NAME
 
 

@@ -15,7 +15,9 @@ from monai_chd.errors import UserError, UserFileError, bare_mistakes
 from monai_chd.files import writable_folder
 from monai_chd.metrics.calibration import read_calibration, read_target
 from monai_chd.wording import some_of
+from monai_chd.workflow.run import config_content
 from monai_chd.workflow.settings import LAST, MODEL, SCAN_KEYS, check_checkpoint, read_settings, read_trained_on, seen
+from monai_chd.workflow.weights import read_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -114,23 +116,30 @@ def check_values(settings: Mapping[str, Any]) -> None:
         UserError: lists every count that is no whole number of 1 or more, rate that is not above 0, and switch that is
             neither true nor false, and a wished coverage or risk that is none.
     """
-    wrong = []
+    wrong: dict[str, str] = {}
     for key, value in settings.items():
         if value is None and key in OPTIONAL:
             continue
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if key in COUNTS and not (isinstance(value, int) and number and value >= 1):
-            wrong.append(f"{key}: expected a whole number of 1 or more, got {value!r}")
+            wrong[key] = f"expected a whole number of 1 or more, got {value!r}"
         elif key in RATES and not (number and 0 < value < float("inf")):
-            wrong.append(f"{key}: expected a number above 0, got {value!r}")
+            wrong[key] = f"expected a number above 0, got {value!r}"
         elif key in SWITCHES and not isinstance(value, bool):
-            wrong.append(f"{key}: expected true or false, got {value!r}")
+            wrong[key] = f"expected true or false, got {value!r}"
+    defaults = config_content("train") if wrong else {}
+    # a key that is another one's value unless told otherwise is not to blame for it
+    faults = [
+        f"{key}: {fault}"
+        for key, fault in wrong.items()
+        if (other := str(defaults.get(key)).removeprefix("@")) not in wrong or settings[other] != settings[key]
+    ]
     try:
         read_target(settings.get("coverage"), settings.get("risk"))
     except UserError as error:
-        wrong.append(str(error))
-    if wrong:
-        raise UserError("; ".join(wrong))
+        faults.append(str(error))
+    if faults:
+        raise UserError("; ".join(faults))
 
 
 def _check_output(output_dir: str | Path, resume: bool) -> None:
@@ -145,12 +154,12 @@ def _check_output(output_dir: str | Path, resume: bool) -> None:
 
 def _check_resume(last: Path, settings: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> None:
     """A training goes on only where it comes to the model of one that was never stopped."""
-    import torch  # the other checks are quick
-
     check_checkpoint(last, settings, settings.keys() - set(GROWING))
     if read_trained_on(last) not in (None, seen(cases)):
         raise UserError(f"{last} was trained on other cases; resume with the datalist it was started with")
-    saved = torch.load(last, map_location="cpu", weights_only=True)
+    saved = read_checkpoint(last)
+    if "epoch" not in saved:
+        raise UserError(f"{last}: not what a training is resumed from; take it again from where the model was trained")
     if "early_stop" not in saved:
         raise UserError(f"{last}: of an older version, without what early stopping knew; train again")
     done, stopping, patience = saved["epoch"], saved["early_stop"], settings["early_stop_patience"]

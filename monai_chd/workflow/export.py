@@ -26,6 +26,7 @@ from monai_chd.files import replacing
 from monai_chd.networks.cnn_lstm import CNNLSTM
 from monai_chd.networks.encoders import FrameEncoder, feature_vectors
 from monai_chd.workflow.run import Expression, configured
+from monai_chd.workflow.weights import load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -311,7 +312,7 @@ def export(out: str, scans: str, overrides: Mapping[str, Any]) -> EngineAgreemen
     parts = ("begin", "checkpoint", "frame_size", "network", "dataset")
     with bare_mistakes():
         _, checkpoint, frame_size, network, dataset = configured(["inference"], keys, parts)
-    network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
+    load_weights(network, checkpoint)
     network.eval()
     folder = Path(checkpoint).parent
     for path in export_onnx(network, folder, frame_size):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_chd.errors import UserError, UserFileError
-from monai_chd.files import writable_folder
+from monai_chd.files import TEXT, writable_folder
 
 
 def bundle_folder() -> Path:
@@ -70,11 +70,12 @@ def run_bundle(configs: Sequence[str], **overrides: Any) -> None:
     from monai.bundle import run
 
     folder = bundle_folder()
-    with warnings.catch_warnings():
-        # MONAI warns that a config can run code; these are the package's own
-        warnings.filterwarnings("ignore", message="parsing config_file", category=UserWarning)
+    files = [str(folder / "configs" / f"{name}.json") for name in configs]
+    with warnings.catch_warnings(), _no_bare_logs(overrides.get("output_dir")):
+        # MONAI warns that a config can run code; of the package's own it need not, of any other it does
+        warnings.filterwarnings("ignore", re.escape(f"parsing config_file {files}: "), UserWarning)
         run(
-            config_file=[str(folder / "configs" / f"{name}.json") for name in configs],
+            config_file=files,
             bundle_root=str(folder),
             meta_file=str(folder / "configs" / "metadata.json"),
             logging_file=str(folder / "configs" / "logging.conf"),
@@ -83,12 +84,26 @@ def run_bundle(configs: Sequence[str], **overrides: Any) -> None:
 
 
 @contextlib.contextmanager
+def _no_bare_logs(output_dir: str | None) -> Iterator[None]:
+    """When a run fails, remove the TensorBoard files without an event, which are begun when a config is read."""
+    try:
+        yield
+    except BaseException:
+        for path in Path(output_dir or "").glob("tensorboard/events.out.tfevents.*") if output_dir else ():
+            start = path.read_bytes()[:8]
+            # a record is its length in 8 bytes, 4 of checksum, the content, 4 of checksum; the first is the file's version
+            if len(start) < 8 or path.stat().st_size <= 16 + int.from_bytes(start, "little"):
+                path.unlink()
+        raise
+
+
+@contextlib.contextmanager
 def quietly(log: str | Path) -> Iterator[None]:
     """Let what a run prints and logs, progress bars too, go to the end of a file instead of the screen."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     writable_folder(Path(log).parent)
-    with Path(log).open("a", encoding="utf-8") as file:
+    with Path(log).open("a", **TEXT) as file:
         # not by setStream, which flushes the old stream: that one may be closed
         streams = [(handler, handler.stream) for handler in _screen_handlers()]
         for handler, _ in streams:
@@ -152,8 +167,15 @@ def check_keys(configs: Sequence[str], overrides: Mapping[str, Any], given: Sequ
     known = set().union(*(config_content(name) for name in configs))
     unknown = [key for key in overrides if re.split(r"[#:]", key)[0] not in known]
     if unknown:
-        near = [match for key in unknown for match in difflib.get_close_matches(key, known, n=1)]
+        public = sorted(_public_keys(configs) - {*given})
+        near = [match for key in unknown for match in difflib.get_close_matches(key, public, n=1)]
         meant = f"did you mean {', '.join(near)}? " if near else ""
-        raise UserError(
-            f"unknown config key {', '.join(unknown)}; {meant}known: {', '.join(sorted(known - {'imports'}))}"
-        )
+        raise UserError(f"unknown config key {', '.join(unknown)}; {meant}known: {', '.join(public)}")
+
+
+def _public_keys(configs: Sequence[str]) -> set[str]:
+    """Keys that are for people: those that stand above `settings` in a config. What follows is how its parts are built."""
+    found: set[str] = set()
+    for keys in (list(config_content(name)) for name in configs):
+        found |= set(keys[: keys.index("settings")] if "settings" in keys else ())
+    return found - {"imports", "bundle_root", "trained_with"}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_chd.errors import UserError, UserFileError, bare_mistakes
-from monai_chd.files import replacing
+from monai_chd.files import write_text
 from monai_chd.schemas import CONFIG_MARKS, read_checked, read_json
 from monai_chd.workflow.run import config_content
 
@@ -77,10 +77,8 @@ def write_settings(folder: str | Path, settings: Mapping[str, Any], cases: Seque
         settings: config keys and values that decide the model.
         cases: all cases that the training saw, those it was validated on included, since they chose the model.
     """
-    with replacing(Path(folder, SETTINGS)) as temporary:
-        temporary.write_text(json.dumps(_noted(settings), indent=2) + "\n")
-    with replacing(Path(folder, TRAINED_ON)) as temporary:
-        temporary.write_text(json.dumps(seen(cases), indent=2) + "\n")
+    write_text(Path(folder, SETTINGS), json.dumps(_noted(settings), indent=2) + "\n")
+    write_text(Path(folder, TRAINED_ON), json.dumps(seen(cases), indent=2) + "\n")
 
 
 def seen(cases: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -84,6 +85,12 @@ def test_the_order_does_not_follow_from_where_the_folder_is():
     source, moved = cases((40, 1), (40,)), cases((40, 1), (40,))
     moved[0]["image"].meta["filename_or_obj"] = "/elsewhere/scan0.nii.gz"
     assert torch.equal(ShuffledFrames(source)[0]["image"], ShuffledFrames(moved)[0]["image"])
+
+
+def test_a_scan_whose_name_is_of_other_bytes_is_shuffled_like_any_other():
+    source = cases((12, 1), (12,))
+    source[0]["image"].meta["filename_or_obj"] = os.fsdecode(b"/somewhere/ct_\xe9.nii.gz")
+    assert sorted(ShuffledFrames(source)[0]["image"].flatten().tolist()) == list(range(1, 13))
 
 
 def test_shuffling_hooks_into_the_datasets_of_the_bundle():

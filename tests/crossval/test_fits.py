@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from tiny_design import TINY_SETTINGS
 
 from monai_chd.cli import main
 from monai_chd.crossval.design import new_design
-from monai_chd.crossval.fits import fit_folder, learning_curves, run_fit
+from monai_chd.crossval.fits import check_rows, fit_folder, learning_curves, run_fit
+from monai_chd.errors import UserError
+from monai_chd.metrics.predictions import read_predictions, write_predictions
 
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")  # MONAI says so of every config
 
@@ -22,6 +26,15 @@ def test_a_fit_is_the_model_that_a_user_trains(tiny_design, done_fits, tmp_path,
     assert main(["evaluate", str(datalist), "--out", out, *keys]) == 0
     theirs = (tmp_path / "out" / "evaluation" / "predictions.csv").read_bytes()
     assert theirs == (done_fits / "r0f1" / "evaluation" / "predictions.csv").read_bytes()
+
+
+def test_predictions_of_a_scan_whose_name_is_of_other_bytes_are_known_for_its_own(tmp_path):
+    records = [{"image": os.fsdecode(b"ct_\xe9.nii.gz"), "patient": "1", "label": 2}]
+    row = {**records[0], "probabilities": (0.2, 0.3, 0.5), "reason": ""}
+    table = read_predictions(write_predictions([row], tmp_path / "predictions.csv"))
+    check_rows(tmp_path / "predictions.csv", table, records)
+    with pytest.raises(UserError, match="1 of its scans"):
+        check_rows(tmp_path / "predictions.csv", table, [{**records[0], "label": 1}])
 
 
 def test_a_fit_says_nothing_and_keeps_its_log(done_fits, capfd):

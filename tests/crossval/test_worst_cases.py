@@ -108,7 +108,7 @@ def test_what_a_scan_asks_for_itself_goes_with_it(tmp_path, monkeypatch):
     own = {"hu_offset": -1024, "cine_slice": 3}
     design = dataclasses.replace(design, records=tuple({**record, **own} for record in design.records))
     monkeypatch.setattr(module, "configured", lambda *_: (torch.nn.Module(), preprocessing))
-    monkeypatch.setattr(torch, "load", lambda *_, **__: {})
+    monkeypatch.setattr(module, "load_weights", lambda *_: None)
     table = made_up_predictions(design, 0)
     image = most_confident_mistakes(table, 1)["image"].item()
     with pytest.raises(SeenError) as seen:

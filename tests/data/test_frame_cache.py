@@ -59,8 +59,8 @@ def test_frames_are_written_once_and_read_without_the_transform(cases, folder, m
 
 
 @contextmanager
-def slow_replacing(path):
-    with replacing(path) as temporary:
+def slow_replacing(path, **options):
+    with replacing(path, **options) as temporary:
         yield temporary
         time.sleep(0.3)  # in which the other job writes the same file
 

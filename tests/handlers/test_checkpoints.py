@@ -1,6 +1,7 @@
 """A stopped training goes on to the same weights, and the best model stays with its own calibration."""
 
 import csv
+import errno
 import json
 import random
 import re
@@ -16,6 +17,7 @@ from tiny_engines import engines, saved_weight, start_at_zero, validated, valida
 
 from monai_chd.cli import main
 from monai_chd.cohort.datalist import Choices, prepare
+from monai_chd.errors import UserError
 from monai_chd.handlers import Calibrator, Checkpoints, checkpoints
 from monai_chd.metrics.calibration import calibrate, read_calibration, write_calibration
 from monai_chd.networks import CNNLSTM
@@ -243,6 +245,39 @@ def test_the_loss_scale_of_mixed_precision_goes_on_where_it_stopped(tmp_path):
     trainer.scaler = torch.amp.GradScaler("cpu", init_scale=65536.0)
     trainer.run([0], max_epochs=2)
     assert trainer.scaler.state_dict()["scale"] == 8.0
+
+
+def test_a_training_that_fails_before_its_first_weights_leaves_nothing_beside_them(tmp_path):
+    trainer, _ = engines(tmp_path, [0.1])
+
+    def fail(engine):
+        assert list(tmp_path.iterdir()) == []
+        raise UserError("a.nii.gz: cut")
+
+    trainer.add_event_handler(Events.ITERATION_STARTED, fail)
+    with pytest.raises(UserError):
+        trainer.run([0], max_epochs=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("no_picture")
+def test_a_model_that_cannot_be_written_leaves_the_one_before_with_its_calibration(tmp_path, monkeypatch):
+    trainer, _ = engines(tmp_path, [0.1, 0.2])
+    folder, save = tmp_path / "models", torch.save
+
+    def full_from_the_second_on(content, file):
+        if (folder / "model.pt").exists() and "epoch" not in content:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(content, file)
+
+    monkeypatch.setattr(torch, "save", full_from_the_second_on)
+    trainer.add_event_handler(Events.EPOCH_STARTED(once=2), lambda: (folder / "calibration.json").write_text("its own"))
+    with pytest.raises(UserError, match=r"model\.pt: cannot be written \(No space left on device\)"):
+        trainer.run([0], max_epochs=2)
+    assert (folder / "calibration.json").read_text() == "its own"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("calibration.json", "last.pt", "model.pt", "settings.json", "trained_on.json"),
+    ]
 
 
 def saved_epoch(tmp_path) -> int:

@@ -62,3 +62,12 @@ def test_what_stands_before_it_clears_up_first():
     with pytest.raises(UserError, match=r"^a\.nii\.gz: truncated$"):
         engine.run([0])
     assert torch.get_num_threads() == before
+
+
+def test_a_mistake_is_not_logged_before_it_is_raised(caplog):
+    engine = failing(UserError("a.nii.gz: truncated"))
+    BareMistakes().attach(engine)
+    with pytest.raises(UserError):
+        engine.run([0])
+    engine.logger.error("something else")
+    assert caplog.messages == ["something else"]

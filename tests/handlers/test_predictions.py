@@ -1,7 +1,10 @@
 """Every case has its row, calibrated and by its own name, and what is scored is what stands in the table."""
 
 import csv
+import errno
 import json
+import logging
+import os
 import re
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import torch
 from ignite.engine import Engine
 from monai.data import MetaTensor
 
+from monai_chd.errors import UserError
 from monai_chd.handlers import Predictions
 from monai_chd.metrics.calibration import scale
 
@@ -66,6 +70,32 @@ def test_names_do_not_depend_on_how_the_folder_is_written(tmp_path, monkeypatch)
     for image, folder in ways:
         predict(tmp_path, [case(Path(image, "a", "x.nii.gz"))], Path(folder))
         assert [row["image"] for row in table(tmp_path)] == ["a/x.nii.gz"]
+
+
+def test_a_name_of_other_bytes_is_written_escaped(tmp_path):
+    predict(tmp_path, [case(tmp_path / os.fsdecode(b"ct_\xe9.nii.gz"))], tmp_path)
+    assert [row["image"] for row in table(tmp_path)] == ["ct_\\udce9.nii.gz"]
+
+
+def test_predictions_that_cannot_be_written_are_shown(tmp_path, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    cases = [case("a.nii.gz"), case("b.nii.gz", reason="b.nii.gz: cut")]
+    with (
+        caplog.at_level(logging.INFO, "monai_chd"),
+        pytest.raises(UserError, match=r"predictions\.csv: cannot be written \(No space left"),
+    ):
+        predict(tmp_path, cases, tmp_path)
+    shown = [
+        message for message in caplog.messages if message.startswith("the predictions, which could not be written:")
+    ]
+    assert [line.split() for line in shown[0].splitlines()[2:]] == [
+        [os.path.relpath("a.nii.gz", tmp_path), "0.700000", "0.200000", "0.100000"],
+        [os.path.relpath("b.nii.gz", tmp_path), "b.nii.gz:", "cut"],
+    ]
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_single_file_is_named_by_its_name(tmp_path):

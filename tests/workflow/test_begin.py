@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 
+from monai_chd.errors import UserError
 from monai_chd.workflow.begin import (
     begin_evaluation,
     begin_inference,
@@ -101,6 +102,22 @@ def test_a_training_goes_on_with_the_same_settings_and_cases_only(out):
 def test_a_training_that_is_done_is_not_resumed(out):
     with pytest.raises(ValueError, match="already trained for 2 epochs; ask for more with --max_epochs N"):
         begin_training({**SETTINGS, "max_epochs": 2}, PARTS, out, resume=True)
+
+
+def test_a_key_that_follows_another_is_not_blamed_for_its_value():
+    with pytest.raises(ValueError) as refused:
+        check_values({"max_epochs": "ten", "early_stop_patience": "ten"})
+    assert str(refused.value) == "max_epochs: expected a whole number of 1 or more, got 'ten'"
+    with pytest.raises(ValueError, match=r"max_epochs: .*'ten'; early_stop_patience: .* got 0$"):
+        check_values({"max_epochs": "ten", "early_stop_patience": 0})
+    with pytest.raises(ValueError, match=r"^early_stop_patience: .* got 0$"):
+        check_values({"max_epochs": 5, "early_stop_patience": 0})
+
+
+def test_what_a_training_is_resumed_from_holds_an_epoch(out):
+    torch.save({"weight": torch.zeros(2)}, out / "models" / "last.pt")
+    with pytest.raises(UserError, match=r"last\.pt: not what a training is resumed from"):
+        begin_training({**SETTINGS, "max_epochs": 5}, PARTS, out, resume=True)
 
 
 @pytest.mark.parametrize(

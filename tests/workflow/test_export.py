@@ -193,5 +193,5 @@ def test_other_networks_are_refused():
 def test_the_bundle_puts_the_engine_in_after_the_weights():
     config = config_content("inference")
     assert config["engine"] == "torch" and config["handlers"][:2] == ["@weights", "@inference_engine"]
-    assert config["weights"]["_target_"] == "CheckpointLoader"
+    assert config["weights"]["_target_"] == "monai_chd.handlers.Weights"
     assert config["inference_engine"]["_target_"] == "monai_chd.workflow.export.InferenceEngine"

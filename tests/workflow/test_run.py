@@ -6,9 +6,12 @@ import logging
 import re
 import shutil
 import sys
+import warnings
 
 import pytest
+from torch.utils.tensorboard import SummaryWriter
 
+from monai_chd.errors import UserError
 from monai_chd.workflow import run
 from monai_chd.workflow.run import (
     Expression,
@@ -46,9 +49,50 @@ def test_an_unknown_key_is_refused_with_what_was_meant():
         check_keys(["train"], {"max_epoch": 1}, ())
 
 
+@pytest.mark.parametrize(
+    ("configs", "given"), [(["train"], ("datalist",)), (["train", "evaluate"], ()), (["inference"], ())]
+)
+def test_an_unknown_key_is_refused_with_the_keys_that_are_for_people(configs, given):
+    with pytest.raises(ValueError, match="unknown config key") as refused:
+        check_keys(configs, {"network_dev": 1}, given)
+    known = str(refused.value).partition("known: ")[2].split(", ")
+    assert "did you mean" not in str(refused.value), "network_def is nothing to be set"
+    assert {"frame_size", "batch_size", "checkpoint", "hu_offset", "output_dir"} <= set(known)
+    assert not {"network_def", "mistakes", "device", "settings", "begin", "imports", "trained_with", *given} & set(
+        known
+    )
+
+
 def test_a_key_that_the_command_gives_is_refused():
     with pytest.raises(ValueError, match="config key datalist: given by the command's own arguments"):
         check_keys(["train"], {"datalist": "x"}, ("datalist",))
+
+
+def test_monai_warns_of_every_config_but_the_packages_own(monkeypatch):
+    def parse(config_file, **_):
+        for files in (config_file, ["/tmp/theirs.json"], [*config_file, "/tmp/theirs.json"], "configs/train.json"):
+            warnings.warn(f"parsing config_file {files}: any `_target_` value", stacklevel=1)
+
+    monkeypatch.setattr("monai.bundle.run", parse)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        run_bundle(["train", "evaluate"])
+    assert ["theirs" in str(one.message) for one in heard] == [True, True, False]
+
+
+def test_a_run_that_fails_leaves_no_log_without_an_event(monkeypatch, tmp_path):
+    def fail(output_dir, **_):
+        writers = [SummaryWriter(f"{output_dir}/tensorboard", filename_suffix=name) for name in ("a", "b")]
+        writers[0].add_scalar("loss", 1.0, 1)
+        for writer in writers:
+            writer.close()
+        (tmp_path / "tensorboard" / "other").touch()
+        raise UserError("x")
+
+    monkeypatch.setattr("monai.bundle.run", fail)
+    with pytest.raises(UserError):
+        run_bundle(["train"], output_dir=str(tmp_path))
+    assert [path.name[-1] for path in sorted((tmp_path / "tensorboard").iterdir())] == ["a", "r"]
 
 
 @pytest.fixture
