@@ -87,27 +87,35 @@ def write_text(path: str | Path, text: str) -> Path:
 
 @contextmanager
 def locked(folder: str | Path, work: str) -> Iterator[None]:
-    """Keep a folder for one process while the block runs; a lock ends with its process, however that ends.
+    """Keep a folder for one process while the block runs, by `.lock` in it; a lock ends with its process, however that ends.
 
     On a file system without locks (some network drives) it warns and goes on.
 
     Args:
-        folder: made if missing; `.lock` in it stays.
+        folder: made if missing.
         work: what is done there, for the message.
 
     Raises:
         UserError: another process works there, or the folder cannot be written to.
     """
-    with (writable_folder(folder) / ".lock").open("w") as file:
+    path = writable_folder(folder) / ".lock"
+    with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            taken = not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat())  # let go meanwhile
         except BlockingIOError:
-            raise UserError(
-                f"{folder}: another {work} is at work there; wait for its end, or choose another output folder"
-            ) from None
+            taken = True
         except OSError as error:
             logger.warning(f"{folder}: cannot be locked ({error.strerror}); let only one {work} work there at a time")
-        yield
+            taken = False
+        if taken:
+            raise UserError(
+                f"{folder}: another {work} is at work there; wait for its end, or choose another output folder"
+            )
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def write_csv(path: str | Path, header: Iterable[object], rows: Iterable[Iterable[object]]) -> Path:

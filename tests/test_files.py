@@ -141,7 +141,8 @@ def test_only_one_at_a_time_works_in_a_locked_folder(tmp_path):
         locked(folder, "training"),
     ):
         pass
-    with locked(folder, "training"):  # what stays of it locks nobody out
+    assert names(folder) == []
+    with locked(folder, "training"):
         pass
 
 

@@ -149,7 +149,7 @@ def test_ages_without_the_sheet_are_refused(part, tmp_path):
 def test_descriptions_stay_out_of_batches(work):
     cases = load_cases(work / "datalist.json", dataset_dir(work / "datalist.json"))
     assert all(
-        set(case) <= {"image", "label", "patient", "fold", "flags", "sha256", "hu_offset"}
+        set(case) <= {"image", "label", "patient", "fold", "flags", "sha256", "voxels", "hu_offset"}
         for c in cases.values()
         for case in c
     )

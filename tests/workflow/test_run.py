@@ -81,8 +81,8 @@ def test_monai_warns_of_every_config_but_the_packages_own(monkeypatch):
 
 
 def test_a_run_that_fails_leaves_no_log_without_an_event(monkeypatch, tmp_path):
-    def fail(output_dir, **_):
-        writers = [SummaryWriter(f"{output_dir}/tensorboard", filename_suffix=name) for name in ("a", "b")]
+    def fail(**_):
+        writers = [SummaryWriter(f"{tmp_path}/tensorboard", filename_suffix=name) for name in ("a", "b")]
         writers[0].add_scalar("loss", 1.0, 1)
         for writer in writers:
             writer.close()
