@@ -60,7 +60,7 @@ def _sections(folder: Path) -> Iterator[str]:
         return Kitchen(folder / name, folder / "w" / "datalist.json", folder / "t")
 
     def bare(text: str, name: str) -> str:
-        return text.replace(str(folder / name), "…").replace(str(folder), "…")
+        return text.replace(str(folder / name), "…").replace(str(folder), "…").replace(str(ROOT), "…")
 
     own = kitchen("scans")
     for scan in SCANS:
