@@ -23,11 +23,13 @@ from monai_chd.files import leaving_no_empty_folders
 
 
 def _checked(options: argparse.Namespace, configs: Sequence[str], given: Sequence[str]) -> dict[str, Any]:
-    """The config keys of a command line, refused when a config does not know them."""
+    """The config keys of a command line, refused when a config does not know them or their values cannot be."""
+    from monai_chd.workflow.begin import check_values
     from monai_chd.workflow.run import check_keys
 
     overrides = config_keys(options.pairs)
     check_keys(configs, overrides, given)
+    check_values(overrides)
     return overrides
 
 
@@ -208,6 +210,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = int(COMMANDS[options.command](options) or 0)
             sys.stdout.flush()  # a full disk behind it is found now, not when Python ends
             return code
+    except (
+        BrokenPipeError
+    ):  # whoever read the output has gone, as `| head` does; Python would say so once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except Exception as error:
         mistake = user_error(error)
         if mistake is None or os.environ.get(TRACEBACK_VARIABLE):

@@ -6,6 +6,7 @@ A program is `monai-chd` or `python -m monai.bundle`; where the package is a lib
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 
@@ -23,11 +24,14 @@ refuses to load with one that is not installed."""
 def prepare_process() -> None:
     """Set the variables above, and let an output stream escape what its encoding lacks instead of failing.
 
+    What cannot be logged, since whoever read it has gone (`| head`), ends no training and prints no traceback.
+
     What is heavy has to be imported after it.
     """
     for name, value in UNLESS_TOLD.items():
         os.environ.setdefault(name, value)
     os.environ.update(ALWAYS)
+    logging.raiseExceptions = False
     _let_streams_escape()
 
 

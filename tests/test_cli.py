@@ -16,7 +16,7 @@ import pytest
 import torch
 from tiny_cohort import write_cohort, write_scan
 
-from monai_chd import __version__
+from monai_chd import __version__, cli
 from monai_chd.cli import main
 from monai_chd.environment import UNLESS_TOLD
 from monai_chd.errors import UserError
@@ -479,3 +479,15 @@ def test_a_full_disk_ends_the_cache_command_with_what_was_written(folder, tmp_pa
     printed = capsys.readouterr()
     assert "error: 0 of 12 written: " in printed.err and "5.0 MiB of its disk are free" in printed.err
     assert "frames: " not in printed.out
+
+
+def test_a_reader_who_has_gone_ends_a_command_without_a_traceback(monkeypatch, tmp_path, capsys):
+    def gone(options):
+        raise BrokenPipeError
+
+    monkeypatch.setitem(cli.COMMANDS, "audit", gone)
+    with (tmp_path / "stdout").open("w") as stream:
+        monkeypatch.setattr("sys.stdout", stream)
+        assert main(["audit", "d.json"]) == 141
+        stream.write("goes nowhere")
+    assert (tmp_path / "stdout").read_text() == "" and capsys.readouterr().err == ""

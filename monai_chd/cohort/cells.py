@@ -55,7 +55,7 @@ class Cells:
 
     Attributes:
         frame: text, numbers and `UnreadableCell`s, under the names of the header; row 0 is row 2 of the spreadsheet.
-        sheets: names of the workbook's sheets.
+        sheets: names of the workbook's sheets, the one that was read first.
         doubts: why a column of the header may not be the one meant, by `column_key`.
     """
 
@@ -184,11 +184,12 @@ def _decoded(path: Path) -> str:
 
 
 def read_sheet(path: Path, wanted: str = "") -> tuple[Rows, list[str]]:
-    """All cells of one sheet of a workbook as they are, and the names of its sheets.
+    """All cells of one sheet of a workbook as they are, and the names of its sheets, that one first.
 
     Args:
         path: .xlsx.
-        wanted: name of the sheet in lower case; the first one is read when there is none of this name.
+        wanted: name of the sheet in lower case; when there is none of this name the first one that is not hidden is read,
+            which is what a person who opens the workbook takes for its table.
 
     Raises:
         UserError: an .xls, or a workbook with a password.
@@ -202,8 +203,10 @@ def read_sheet(path: Path, wanted: str = "") -> tuple[Rows, list[str]]:
         warnings.simplefilter("ignore", UserWarning)  # what openpyxl says of styles and of what it would not write back
         values, formulas = (openpyxl.load_workbook(io.BytesIO(content), data_only=only) for only in (True, False))
     names = [sheet.title for sheet in values.worksheets]
-    number = next((n for n, name in enumerate(names) if name.strip().lower() == wanted), 0)
-    return _rows(values.worksheets[number], formulas.worksheets[number], _is_stale(content)), names
+    shown = [n for n, sheet in enumerate(values.worksheets) if sheet.sheet_state == "visible"]
+    number = next((n for n, name in enumerate(names) if name.strip().lower() == wanted), shown[0])
+    sheets = [names[number], *names[:number], *names[number + 1 :]]
+    return _rows(values.worksheets[number], formulas.worksheets[number], _is_stale(content)), sheets
 
 
 def _is_stale(content: bytes) -> bool:

@@ -140,6 +140,8 @@ def load_table(path: Path, rule: Rule | None = None) -> Table:
             table.notes.append(f"{path.name}: no sheet is named {SHEET!r}; read the first one, {sheets[0]!r}")
     else:
         table = Table(_class_rows(path, cells))
+        if len(sheets) > 1:
+            table.notes.append(f"{path.name}: read the sheet {sheets[0]!r}, not {', '.join(map(repr, sheets[1:]))}")
     if not table.rows:
         raise UserError(f"{path}: the table has a header but no rows")
     return table

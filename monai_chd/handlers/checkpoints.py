@@ -44,13 +44,13 @@ class Checkpoints:
 
     Args:
         output_dir: the run's output folder; files go to `models/` in it.
-        parts: {"network": …, "optimizer": …, "lr_scheduler": …}, all with state dicts.
+        parts: {"network": …, "optimizer": …, "lr_scheduler": …}, all with state dicts; and where training may stop early
+            MONAI's handler of that as "early_stop", with its trainer set before the training starts.
         curves: the run's learning curves; the key metric of their evaluator says which model is best.
         settings: what the network and its input depend on, see `settings.write_settings`.
         cases: all cases of training and validation.
         resume: go on from `last.pt`.
         calibrator: listens to the same evaluator; None: the model is not calibrated.
-        early_stop: of the same evaluator, with its trainer set before the training starts; None: it never stops early.
     """
 
     SAVE_AFTER = 5.0
@@ -65,17 +65,16 @@ class Checkpoints:
         cases: Sequence[Mapping[str, Any]],
         resume: bool = False,
         calibrator: Calibrator | None = None,
-        early_stop: EarlyStopHandler | None = None,
     ) -> None:
         self.folder = Path(output_dir, "models")
         self.parts = dict(parts)
+        self.early_stop: EarlyStopHandler | None = self.parts.pop("early_stop", None)
         self.curves = curves
         self.evaluator = curves.evaluator
         self.settings = settings
         self.cases = cases
         self.resume = resume
         self.calibrator = calibrator
-        self.early_stop = early_stop
         self.best: float | None = None
         self._noted = False
         self._saved = -math.inf

@@ -6,6 +6,7 @@ What a part of the config cannot take (an encoder that is not known) is that par
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,11 @@ from monai_chd.workflow.weights import read_checkpoint
 logger = logging.getLogger(__name__)
 
 COUNTS = ("max_epochs", "batch_size", "val_interval", "early_stop_patience", "projection", "hidden_size", "num_layers")
-OPTIONAL = ("projection",)
-RATES = ("learning_rate", "lr_decay")
-SWITCHES = ("bidirectional", "resume", "amp")
+FROM_ZERO = ("fold", "seed", "num_workers", "cine_slice")
+NUMBERS = ("hu_offset",)
+OPTIONAL = ("projection", "cine_slice", "hu_offset", "cache_limit")
+RATES = ("learning_rate", "lr_decay", "cache_limit")
+SWITCHES = ("bidirectional", "resume", "amp", "gpu")
 GROWING = ("max_epochs", "early_stop_patience")
 """Settings that a training may go on with more of: it is then the training that had them from the beginning."""
 
@@ -113,8 +116,8 @@ def check_values(settings: Mapping[str, Any]) -> None:
     """Refuse values that would be taken for something else, by the name of their config key.
 
     Raises:
-        UserError: lists every count that is no whole number of 1 or more, rate that is not above 0, and switch that is
-            neither true nor false, and a wished coverage or risk that is none.
+        UserError: lists every count that is no whole number of 1 or more (or of 0 or more), rate that is not above 0, number
+            that is none, switch that is neither true nor false, and a wished coverage or risk that is none.
     """
     wrong: dict[str, str] = {}
     for key, value in settings.items():
@@ -123,6 +126,10 @@ def check_values(settings: Mapping[str, Any]) -> None:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if key in COUNTS and not (isinstance(value, int) and number and value >= 1):
             wrong[key] = f"expected a whole number of 1 or more, got {value!r}"
+        elif key in FROM_ZERO and not (isinstance(value, int) and number and value >= 0):
+            wrong[key] = f"expected a whole number of 0 or more, got {value!r}"
+        elif key in NUMBERS and not (number and math.isfinite(value)):
+            wrong[key] = f"expected a number, got {value!r}"
         elif key in RATES and not (number and 0 < value < float("inf")):
             wrong[key] = f"expected a number above 0, got {value!r}"
         elif key in SWITCHES and not isinstance(value, bool):

@@ -57,7 +57,8 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
 
     Raises:
         UserFileError, UserError: see `read_checkpoint`.
-        UserError: weights of another network; names tensors that it lacks, or has too many or in another shape.
+        UserError: weights of another network; names tensors that it lacks, or has too many or in another shape. Or weights
+            that are not finite.
     """
     content = read_checkpoint(path)
     weights = content["network"] if isinstance(content.get("network"), dict) else content
@@ -72,5 +73,10 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
         raise UserError(
             f"{path}: weights of another network: {len(wrong)} tensors do not fit, {some_of(sorted(wrong), 3)}; ask for the "
             f"settings it was trained with (--encoder, --hidden_size, …), or name other weights with --checkpoint"
+        )
+    if spoilt := [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]:
+        raise UserError(
+            f"{path}: weights that are not finite, as a training leaves that diverged: {some_of(spoilt, 3)}; train again with a "
+            f"smaller learning_rate"
         )
     network.load_state_dict(weights)

@@ -18,6 +18,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import torch
 from openpyxl import Workbook
 from tiny_cohort import voxels, write_cohort, write_rows, write_scan
 
@@ -256,6 +257,12 @@ def _cut_model(models: Path) -> None:
     path.write_bytes(path.read_bytes()[:2000])
 
 
+def _diverged(models: Path) -> None:
+    weights = torch.load(models / "model.pt", weights_only=True)
+    next(iter(weights.values()))[:] = float("nan")
+    torch.save(weights, models / "model.pt")
+
+
 def _keys(name: str, **changes: Any) -> Callable[[Path], object]:
     return lambda models: (models / name).write_text(json.dumps(json.loads((models / name).read_text()) | changes))
 
@@ -457,6 +464,23 @@ KINDS = (
     ),
     Kind("no epoch", "train", _option("--max_epochs", "0"), ("max_epochs", "got 0")),
     Kind(
+        "a word for a seed", "train", _option("--seed", "abc"), ("seed: expected a whole number of 0 or more", "'abc'")
+    ),
+    Kind(
+        "fewer than no workers",
+        "train",
+        _option("--num_workers", "-1"),
+        ("num_workers: expected a whole number of 0 or more",),
+    ),
+    Kind("a word for an offset", "train", _option("--hu_offset", "some"), ("hu_offset: expected a number", "'some'")),
+    Kind("a word for a switch", "train", _option("--gpu", "maybe"), ("gpu: expected true or false", "'maybe'")),
+    Kind(
+        "a word for a limit",
+        "cache",
+        lambda k: [k.datalist, "--format", "frames", "--out", k.folder / "c", "--cache_limit", "big"],
+        ("cache_limit: expected a number above 0", "'big'"),
+    ),
+    Kind(
         "a negative learning rate",
         "train",
         _option("--learning_rate", "-1"),
@@ -505,6 +529,12 @@ KINDS = (
         ("model.pt", "git lfs pull"),
     ),
     Kind("weights that are cut off", "predict", _predict(_cut_model), ("model.pt",)),
+    Kind(
+        "weights of a training that diverged",
+        "predict",
+        _predict(_diverged),
+        ("model.pt: weights that are not finite", "smaller learning_rate"),
+    ),
     Kind("weights of another network", "predict", _predict(_keys("settings.json", hidden_size=64)), ("model.pt",)),
     Kind(
         "settings that a config would run",

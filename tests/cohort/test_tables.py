@@ -113,6 +113,21 @@ def test_without_the_named_sheet_the_first_one_is_read(tmp_path):
     assert Counter(row.label for row in read_table(book)) == COUNTS
 
 
+def test_a_hidden_sheet_is_not_the_one_a_person_sees_and_the_others_are_named(tmp_path):
+    book = Workbook()
+    book.active.title, book.active.sheet_state = "last year", "hidden"
+    book.active.append(["patient", "class"])
+    book.active.append([1001, "Normal"])
+    seen = book.create_sheet("now")
+    seen.append(["patient", "class"])
+    seen.append([1001, "Cyanotic"])
+    book.active = 1
+    book.save(tmp_path / "a.xlsx")
+    table = load_table(tmp_path / "a.xlsx")
+    assert [row.label for row in table.rows] == ["Cyanotic"]
+    assert table.notes == ["a.xlsx: read the sheet 'now', not 'last year'"]
+
+
 @pytest.mark.parametrize(
     "written", [1001, 1001.0, "1001", " 1001 ", "ct_1001", "CT_1001", "ct_1001_image", "ct_1001_image.nii.gz"], ids=repr
 )

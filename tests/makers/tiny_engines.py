@@ -35,8 +35,8 @@ def engines(tmp_path, scores, *, resume=False, interval=1, network=None, calibra
     curves = LearningCurves(tmp_path, evaluator)
     curves.attach(trainer)
     checkpoints = Checkpoints(
-        tmp_path, {"network": network}, curves, settings={"frame_size": 16}, cases=[{"patient": "1"}],
-        resume=resume, calibrator=calibrator, early_stop=early_stop,
+        tmp_path, {"network": network, "early_stop": early_stop}, curves, settings={"frame_size": 16}, cases=[{"patient": "1"}],
+        resume=resume, calibrator=calibrator,
     )  # fmt: skip
     checkpoints.attach(trainer)
     return trainer, checkpoints
