@@ -76,19 +76,6 @@ _NO_LOG = logging.Logger("", logging.CRITICAL + 1)
 _ITK_DTYPES = ("uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
 
 
-def voxel_digest(values: np.ndarray) -> str:
-    """sha256 of the voxels as numbers: the same however the file is named, compressed, or stores them (int16, float32, …).
-
-    Args:
-        values: shape (X, Y, Z, …); taken slice by slice, so that no second volume is in memory.
-    """
-    digest = hashlib.sha256(repr(values.shape).encode())
-    for index in range(values.shape[2] if values.ndim > 2 else 1):
-        plane = values[:, :, index] if values.ndim > 2 else values
-        digest.update(np.ascontiguousarray(plane.T, dtype="<f4").data)  # .T: in the order of a NIfTI file
-    return digest.hexdigest()
-
-
 class Volume(NamedTuple):
     """One volume as it is in the file.
 
@@ -100,6 +87,22 @@ class Volume(NamedTuple):
 
     values: np.ndarray
     affine: np.ndarray
+
+
+def voxel_digest(volume: Volume) -> str:
+    """sha256 of the voxels as numbers, in RAS+ order: the same however the file is named, compressed, turned, or stores them.
+
+    An affine that was changed, not only turned along with the voxels, gives another digest: the audit looks for near copies.
+
+    Args:
+        volume: taken slice by slice, so that no second volume is in memory.
+    """
+    axes = nib.orientations.io_orientation(volume.affine)
+    turned = volume.values if np.isnan(axes).any() else nib.orientations.apply_orientation(volume.values, axes)
+    digest = hashlib.sha256(repr(turned.shape).encode())
+    for index in range(turned.shape[2]):
+        digest.update(np.ascontiguousarray(turned[:, :, index].T, dtype="<f4").data)  # .T: in the order of a NIfTI file
+    return digest.hexdigest()
 
 
 def is_nifti(path: Path) -> bool:

@@ -15,7 +15,7 @@ from real_scans import real_scan
 from scipy.spatial.transform import Rotation
 
 from monai_chd.errors import UserError, UserFileError
-from monai_chd.nifti import READERS, check_file, is_nifti, read_volume, stem, voxel_digest
+from monai_chd.nifti import READERS, Volume, check_file, is_nifti, read_volume, stem, voxel_digest
 from monai_chd.transforms.streaming import StoredVolume
 
 REAL = (
@@ -660,9 +660,14 @@ def test_the_digest_of_voxels_does_not_depend_on_how_they_are_stored(tmp_path):
     paths = [tmp_path / "a.nii.gz", tmp_path / "b.nii", tmp_path / "c.nii.gz"]
     for path, array in zip(paths, stored, strict=True):
         nib.save(nib.Nifti1Image(array, np.eye(4)), path)
-    digests = {voxel_digest(read_volume(path).values) for path in paths}
+    digests = {voxel_digest(read_volume(path)) for path in paths}
     assert len(digests) == 1
+    for turned in ("LPS", "SPL", "AIL"):
+        axes = nib.orientations.ornt_transform(nib.io_orientation(np.eye(4)), nib.orientations.axcodes2ornt(turned))
+        nib.save(nib.Nifti1Image(values, np.eye(4)).as_reoriented(axes), tmp_path / "turned.nii.gz")
+        assert voxel_digest(read_volume(tmp_path / "turned.nii.gz")) in digests
     other = values.copy()
     other[3, 3, 3] += 1
-    assert voxel_digest(other) not in digests and voxel_digest(values[:, :, ::-1]) not in digests
-    assert voxel_digest(values.reshape(6, 7, 5)) not in digests
+    for array in (other, values[:, :, ::-1], values.reshape(6, 7, 5)):
+        assert voxel_digest(Volume(array, np.eye(4))) not in digests
+    assert len(voxel_digest(Volume(values, np.zeros((4, 4))))) == 64  # a header that says nothing: as it is stored

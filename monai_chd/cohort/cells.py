@@ -10,6 +10,7 @@ import re
 import unicodedata
 import warnings
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,11 +58,13 @@ class Cells:
         frame: text, numbers and `UnreadableCell`s, under the names of the header; row 0 is row 2 of the spreadsheet.
         sheets: names of the workbook's sheets, the one that was read first.
         doubts: why a column of the header may not be the one meant, by `column_key`.
+        hidden: numbers of the rows that a filter, or a person, hides in the spreadsheet; they are among the others.
     """
 
     frame: pd.DataFrame
     sheets: list[str] = field(default_factory=list)
     doubts: dict[str, str] = field(default_factory=dict)
+    hidden: list[int] = field(default_factory=list)
 
     @property
     def columns(self) -> dict[str, str]:
@@ -120,7 +123,7 @@ def flag_faults(cells: dict[str, object]) -> list[str]:
     return [*cell_faults(cells), *([f"{', '.join(written)}; expected 1, 0 or blank"] if written else [])]
 
 
-def under_header(rows: Rows, sheets: list[str]) -> Cells:
+def under_header(rows: Rows, sheets: Sequence[str] = (), hidden: Sequence[int] = ()) -> Cells:
     """Take the first row for the names of the columns; a name that stands twice gets a number after it."""
     names: list[str] = []
     places: dict[str, str] = {}
@@ -138,7 +141,8 @@ def under_header(rows: Rows, sheets: list[str]) -> Cells:
             name = f"{name}.{number}"
         names.append(name)
         places.setdefault(key, f"{letter}1")
-    return Cells(pd.DataFrame(rows[1:], columns=pd.Index(names, dtype=object), dtype=object), sheets, doubts)
+    frame = pd.DataFrame(rows[1:], columns=pd.Index(names, dtype=object), dtype=object)
+    return Cells(frame, list(sheets), doubts, list(hidden))
 
 
 def read_csv(path: Path) -> Rows:
@@ -183,8 +187,8 @@ def _decoded(path: Path) -> str:
         ) from error
 
 
-def read_sheet(path: Path, wanted: str = "") -> tuple[Rows, list[str]]:
-    """All cells of one sheet of a workbook as they are, and the names of its sheets, that one first.
+def read_sheet(path: Path, wanted: str = "") -> tuple[Rows, list[str], list[int]]:
+    """All cells of one sheet of a workbook as they are, the names of its sheets, that one first, and its hidden rows.
 
     Args:
         path: .xlsx.
@@ -206,7 +210,10 @@ def read_sheet(path: Path, wanted: str = "") -> tuple[Rows, list[str]]:
     shown = [n for n, sheet in enumerate(values.worksheets) if sheet.sheet_state == "visible"]
     number = next((n for n, name in enumerate(names) if name.strip().lower() == wanted), shown[0])
     sheets = [names[number], *names[:number], *names[number + 1 :]]
-    return _rows(values.worksheets[number], formulas.worksheets[number], _is_stale(content)), sheets
+    sheet = values.worksheets[number]
+    rows = _rows(sheet, formulas.worksheets[number], _is_stale(content))
+    hidden = sorted(row for row, form in sheet.row_dimensions.items() if form.hidden and 1 < row <= len(rows))
+    return rows, sheets, hidden
 
 
 def _is_stale(content: bytes) -> bool:

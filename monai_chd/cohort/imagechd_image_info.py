@@ -76,7 +76,7 @@ def read_image_info(path: Path, *, ages: bool = False) -> ImageSheet:
     if not path.is_file():
         raise UserFileError(f"{path}: no such sheet of images")
     try:
-        rows, _ = read_sheet(path)
+        rows, *_ = read_sheet(path)
     except UserError:
         raise
     except Exception as error:  # the parsers raise a dozen types for a damaged file, with cells in their text

@@ -89,7 +89,8 @@ def _leave_out_copies(cohort: JoinedCohort, folder: Path) -> None:
 
 
 def _inspect(case: LabelledScan, offset: float | None) -> None:
-    values = read_volume(case.image).values
+    volume = read_volume(case.image)
+    values = volume.values
     if offset is not None:
         case.hu_offset = offset
     elif values.ndim == 3:
@@ -98,7 +99,7 @@ def _inspect(case: LabelledScan, offset: float | None) -> None:
     case.synthetic = is_synthetic(case.image)
     with case.image.open("rb") as file:
         case.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    case.voxels = voxel_digest(values)
+    case.voxels = voxel_digest(volume)
     case.spacing_mm = header_spacing(case.image)
     beside = label_map_of(case.image)
     if beside is not None:

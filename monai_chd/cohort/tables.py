@@ -26,6 +26,7 @@ from monai_chd.cohort.rules import Rule, load_rule
 from monai_chd.errors import UserError, UserFileError
 from monai_chd.folders import contents
 from monai_chd.labels import CLASSES, FLAGS
+from monai_chd.wording import some_of
 
 SHEET = "classification dataset"
 IMAGE_INFO = "image_info.xlsx"
@@ -144,6 +145,8 @@ def load_table(path: Path, rule: Rule | None = None) -> Table:
             table.notes.append(f"{path.name}: read the sheet {sheets[0]!r}, not {', '.join(map(repr, sheets[1:]))}")
     if not table.rows:
         raise UserError(f"{path}: the table has a header but no rows")
+    if cells.hidden:
+        table.notes.append(f"{path.name}: rows hidden in the sheet are read like all others: {some_of(cells.hidden)}")
     return table
 
 
@@ -186,7 +189,7 @@ def read_cells(path: Path) -> Cells:
         # its cells hold birth dates, which no message about missing columns may show
         raise UserError(f"{path}: this sheet tells of images, not of diagnoses; expected imageCHD_dataset_info.xlsx")
     try:
-        return under_header(*((read_csv(path), []) if suffix == ".csv" else read_sheet(path, SHEET)))
+        return under_header(read_csv(path)) if suffix == ".csv" else under_header(*read_sheet(path, SHEET))
     except UserError:
         raise
     except Exception as error:  # the parsers raise a dozen types for a damaged file

@@ -159,7 +159,7 @@ class FeatureFiles:
     @contextmanager
     def _claim(self, place: Path, *, wait: bool) -> Iterator[bool]:
         """Keep other processes from the same file, by a lock that ends with the process at the latest."""
-        with (self.folder / ".lock").open("ab") as file:
+        with (self.folder / ".features.lock").open("ab") as file:
             try:
                 byte = int(place.stem[:8], 16) >> 1  # one byte of the lock's file stands for one place
                 fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, byte)

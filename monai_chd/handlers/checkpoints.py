@@ -18,7 +18,9 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import EarlyStopping
 from monai.handlers import EarlyStopHandler
+from monai.transforms import Compose, Transform
 
+from monai_chd.errors import UserError, bare_mistakes
 from monai_chd.files import replacing
 from monai_chd.handlers.calibrator import Calibrator
 from monai_chd.handlers.learning_curves import LearningCurves
@@ -44,8 +46,9 @@ class Checkpoints:
 
     Args:
         output_dir: the run's output folder; files go to `models/` in it.
-        parts: {"network": …, "optimizer": …, "lr_scheduler": …}, all with state dicts; and where training may stop early
-            MONAI's handler of that as "early_stop", with its trainer set before the training starts.
+        parts: {"network": …, "optimizer": …, "lr_scheduler": …, "loss": …, "frames": …}: what has a state is restored, and
+            what was made with other values is refused; and where training may stop early MONAI's handler of that as
+            "early_stop", with its trainer set before the training starts.
         curves: the run's learning curves; the key metric of their evaluator says which model is best.
         settings: what the network and its input depend on, see `settings.write_settings`.
         cases: all cases of training and validation.
@@ -76,6 +79,7 @@ class Checkpoints:
         self.resume = resume
         self.calibrator = calibrator
         self.best: float | None = None
+        self._made_of = {name: _made_of(part) for name, part in self.parts.items() if name != "network"}
         self._noted = False
         self._saved = -math.inf
         self._unsaved: int | None = None
@@ -87,13 +91,15 @@ class Checkpoints:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._save_now_and_then)
         engine.add_event_handler(Events.COMPLETED, self._finish)
 
+    @bare_mistakes()
     def _start(self, engine: Engine) -> None:
         self._noted = False
         if not self.resume:
             return
         saved = read_checkpoint(self.folder / LAST)
-        for name, part in self.parts.items():
-            (_bare(part) if name == "network" else part).load_state_dict(saved[name])
+        _refuse_other_parts(self.folder / LAST, saved["made_of"], self._made_of)
+        for name, part in self._stateful().items():
+            part.load_state_dict(saved[name])
         if saved["early_stop"] and (stopping := self._stopping()):
             stopping.load_state_dict(saved["early_stop"])
         if saved["scaler"]:
@@ -108,6 +114,9 @@ class Checkpoints:
             state.best_metric, state.best_metric_epoch = self.best, scores.get(self.best, saved["epoch"])
         _restore_rng(saved["rng"])
         logger.info(f"resumed after epoch {saved['epoch']} from {self.folder / LAST}")
+
+    def _stateful(self) -> dict[str, Any]:
+        return {name: _bare(part) for name, part in self.parts.items() if hasattr(part, "state_dict")}
 
     def _stopping(self) -> EarlyStopping | None:
         """The part of MONAI's handler that counts; it has no way to ask for it."""
@@ -140,9 +149,9 @@ class Checkpoints:
             return
         scaler = getattr(engine, "scaler", None)  # of mixed precision
         stopping = self._stopping()
-        content = {name: part.state_dict() for name, part in self.parts.items() if name != "network"}
+        content = {name: part.state_dict() for name, part in self._stateful().items()}
         content |= {
-            "network": _bare(self.parts["network"]).state_dict(),
+            "made_of": self._made_of,
             "epoch": engine.state.epoch,
             "best": self.best,
             "history": self.curves.history,
@@ -166,6 +175,44 @@ class Checkpoints:
             self._save(engine)
         if not engine.state.rank and (text := calibration_line(read_calibration(self.folder / MODEL))):  # type: ignore[attr-defined]
             logger.info(text)
+
+
+def _made_of(part: Any) -> dict[str, str]:
+    """What an optimizer, schedule, loss or chain of transforms was made with, as text: it decides the result like a setting."""
+    made = {"class": type(part).__qualname__}
+    given = part.defaults if isinstance(part, torch.optim.Optimizer) else vars(part)
+    if isinstance(part, Compose):
+        given = {str(place): step for place, step in enumerate(part.transforms, 1)}
+    for key, value in sorted(given.items()):
+        if isinstance(value, Transform):
+            made |= {f"{key} {inner}": text for inner, text in _made_of(value).items()}
+        elif not key.startswith("_") and _is_plain(value):
+            made[key] = repr(value)
+    return made
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _refuse_other_parts(last: Path, before: Mapping[str, dict[str, str]], now: Mapping[str, dict[str, str]]) -> None:
+    """Refuse to go on with parts that an override within the config made another: they are no settings of `begin`'s.
+
+    Raises:
+        UserError: names each value that differs.
+    """
+    differ = [
+        f"{name}: {key} {before[name].get(key)} (asked: {now[name].get(key)})"
+        for name in before.keys() & now.keys()
+        for key in sorted(before[name].keys() | now[name].keys())
+        if before[name].get(key) != now[name].get(key)
+    ]
+    if differ:
+        raise UserError(
+            f"{last} was trained with {', '.join(sorted(differ))}; ask for the same, or train anew into another folder"
+        )
 
 
 def _save(content: Mapping[str, Any], path: Path) -> None:
@@ -196,6 +243,6 @@ def _restore_rng(state: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state_all([generator.cpu() for generator in state["cuda"]])
 
 
-def _bare(network: torch.nn.Module) -> torch.nn.Module:
-    """The network without DistributedDataParallel around it."""
-    return network.module if isinstance(network, torch.nn.parallel.DistributedDataParallel) else network
+def _bare(part: Any) -> Any:
+    """A network without DistributedDataParallel around it; any other part as it is."""
+    return part.module if isinstance(part, torch.nn.parallel.DistributedDataParallel) else part

@@ -15,6 +15,7 @@ from monai_chd.cohort.identity import patient_key
 from monai_chd.errors import UserError, UserFileError, bare_mistakes
 from monai_chd.files import writable_folder
 from monai_chd.metrics.calibration import read_calibration, read_target
+from monai_chd.nifti import read_volume, voxel_digest
 from monai_chd.wording import some_of
 from monai_chd.workflow.run import config_content
 from monai_chd.workflow.settings import LAST, MODEL, SCAN_KEYS, check_checkpoint, read_settings, read_trained_on, seen
@@ -117,7 +118,8 @@ def check_values(settings: Mapping[str, Any]) -> None:
 
     Raises:
         UserError: lists every count that is no whole number of 1 or more (or of 0 or more), rate that is not above 0, number
-            that is none, switch that is neither true nor false, and a wished coverage or risk that is none.
+            that is none, switch that is neither true nor false, a wished coverage or risk that is none, and mixed precision
+            without a GPU, which torch would leave off in silence.
     """
     wrong: dict[str, str] = {}
     for key, value in settings.items():
@@ -141,6 +143,10 @@ def check_values(settings: Mapping[str, Any]) -> None:
         for key, fault in wrong.items()
         if (other := str(defaults.get(key)).removeprefix("@")) not in wrong or settings[other] != settings[key]
     ]
+    if settings.get("amp") is True and settings.get("gpu") is False:
+        faults.append(
+            "amp: mixed precision is a GPU's, and none is used here, so the numbers would be others; leave it out"
+        )
     try:
         read_target(settings.get("coverage"), settings.get("risk"))
     except UserError as error:
@@ -167,8 +173,8 @@ def _check_resume(last: Path, settings: Mapping[str, Any], cases: Sequence[Mappi
     saved = read_checkpoint(last)
     if "epoch" not in saved:
         raise UserError(f"{last}: not what a training is resumed from; take it again from where the model was trained")
-    if "early_stop" not in saved:
-        raise UserError(f"{last}: of an older version, without what early stopping knew; train again")
+    if missing := {"early_stop", "made_of"} - saved.keys():
+        raise UserError(f"{last}: of an older version, without {' and '.join(sorted(missing))}; train again")
     done, stopping, patience = saved["epoch"], saved["early_stop"], settings["early_stop_patience"]
     if done >= settings["max_epochs"]:
         raise UserError(f"{last}: already trained for {done} epochs; ask for more with --max_epochs N")
@@ -198,14 +204,18 @@ def check_unseen(checkpoint: str | Path, cases: Sequence[Mapping[str, Any]]) -> 
     patients = set(map(patient_key, known["patient"]))
     scans = {key: set(known.get(key, ())) for key in SCAN_KEYS}
     leaked = sorted(
-        {
-            str(case["patient"])
-            for case in cases
-            if patient_key(case["patient"]) in patients or any(case.get(key) in scans[key] for key in SCAN_KEYS)
-        }
+        {str(case["patient"]) for case in cases if patient_key(case["patient"]) in patients or _seen(case, scans)}
     )
     if leaked:
         raise UserError(
             f"{len(leaked)} of the patients to evaluate on were seen in training ({some_of(leaked)}): the figure would mean "
             f"nothing. Use the datalist that {checkpoint} was trained with"
         )
+
+
+def _seen(case: Mapping[str, Any], scans: Mapping[str, set[str]]) -> bool:
+    """Whether a case's scan is among those of `SCAN_KEYS`; what a datalist made by hand does not say is looked up in the file."""
+    if any(case.get(key) in scans[key] for key in SCAN_KEYS):
+        return True
+    look = scans["voxels"] and not case.get("voxels") and case.get("image")
+    return bool(look) and voxel_digest(read_volume(case["image"])) in scans["voxels"]

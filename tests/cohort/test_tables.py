@@ -128,6 +128,18 @@ def test_a_hidden_sheet_is_not_the_one_a_person_sees_and_the_others_are_named(tm
     assert table.notes == ["a.xlsx: read the sheet 'now', not 'last year'"]
 
 
+def test_rows_that_a_filter_hides_are_read_and_named(tmp_path):
+    book = Workbook()
+    for row in (["patient", "class"], [1001, "Normal"], [1002, "Cyanotic"], [1003, "Normal"]):
+        book.active.append(row)
+    for number in (3, 4, 5000):  # the last is below the table
+        book.active.row_dimensions[number].hidden = True
+    book.save(tmp_path / "a.xlsx")
+    table = load_table(tmp_path / "a.xlsx")
+    assert [row.patient for row in table.rows] == ["1001", "1002", "1003"]
+    assert table.notes == ["a.xlsx: rows hidden in the sheet are read like all others: 3, 4"]
+
+
 @pytest.mark.parametrize(
     "written", [1001, 1001.0, "1001", " 1001 ", "ct_1001", "CT_1001", "ct_1001_image", "ct_1001_image.nii.gz"], ids=repr
 )

@@ -243,7 +243,9 @@ def test_a_second_cross_validation_in_a_folder_is_told_of_the_first(copy, datali
     with locked(copy, "cross-validation"):
         assert main(["crossval", str(datalist), "--out", str(copy), *WORDS]) == 1
     assert "another cross-validation is at work there; wait for its end" in one_error(capsys)
-    assert sorted(path for path in copy.rglob("*") if path.name != ".lock") == [p for p in before if p.name != ".lock"]
+    assert sorted(path for path in copy.rglob("*") if path.name != ".features.lock") == [
+        p for p in before if p.name != ".features.lock"
+    ]
 
 
 def test_going_on_with_other_settings_is_one_line(copy, datalist, capsys):

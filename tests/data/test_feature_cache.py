@@ -68,7 +68,7 @@ def dataset(cases, folder, encoder, transform=None, cache="features"):
 
 
 def features_of(folder):
-    return {name: time for name, time in files_of(folder).items() if name != ".lock"}
+    return {name: time for name, time in files_of(folder).items() if name != ".features.lock"}
 
 
 def direct(item, encoder):

@@ -94,6 +94,28 @@ def test_two_epochs_and_two_resumed_give_the_four_to_the_last_bit(runs):
     assert (runs.whole / "learning_curves.csv").read_text() == (runs.parts / "learning_curves.csv").read_text()
 
 
+@pytest.mark.parametrize(
+    ("override", "value", "said"),
+    [
+        ("optimizer#weight_decay", "0.1", r"optimizer: weight_decay 0 \(asked: 0\.1\)"),
+        ("optimizer#_target_", "torch.optim.AdamW", r"optimizer: class Adam \(asked: AdamW\)"),
+        ("lr_scheduler#gamma", "0.5", r"lr_scheduler: gamma 0\.9 \(asked: 0\.5\)"),
+        ("loss#label_smoothing", "0.2", r"loss: label_smoothing 0\.0 \(asked: 0\.2\)"),
+        (
+            "train#preprocessing#transforms#0#sampling",
+            "first",
+            r"frames: 1 step pad sampling 'even' \(asked: 'first'\)",
+        ),
+    ],
+)
+def test_a_training_goes_on_with_no_other_part_of_the_config(datalist, runs, capsys, override, value, said):
+    before = {path: path.read_bytes() for path in (runs.parts / "models").iterdir()}
+    assert train(datalist, runs.parts, 6, "--resume", "true", f"--{override}", value) == 1
+    error = capsys.readouterr().err
+    assert re.search(rf"last\.pt was trained with {said}", error) and "Traceback" not in error
+    assert before == {path: path.read_bytes() for path in (runs.parts / "models").iterdir()}
+
+
 def test_the_epochs_differ_so_the_comparison_means_something(runs):
     states = runs.half["network"], last(runs.whole)["network"]
     assert not all(torch.equal(states[0][name], states[1][name]) for name in states[0])

@@ -3,10 +3,13 @@
 import logging
 import re
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 
 from monai_chd.errors import UserError
+from monai_chd.nifti import read_volume, voxel_digest
 from monai_chd.workflow.begin import (
     begin_evaluation,
     begin_inference,
@@ -28,7 +31,7 @@ PARTS = {"train": CASES[:1], "validate": CASES[1:], "test": [{"patient": "1003"}
 
 
 def save_last(folder, **more):
-    torch.save({"epoch": 2, "early_stop": {"counter": 1}, **more}, folder / "models" / "last.pt")
+    torch.save({"epoch": 2, "early_stop": {"counter": 1}, "made_of": {}, **more}, folder / "models" / "last.pt")
 
 
 @pytest.fixture
@@ -149,9 +152,9 @@ def test_a_training_that_stopped_early_is_not_resumed_without_more_patience(out)
     begin_training({**SETTINGS, "early_stop_patience": 5}, PARTS, out, resume=True)
 
 
-def test_a_last_checkpoint_that_does_not_know_of_early_stopping_is_refused(out):
+def test_a_last_checkpoint_of_an_older_version_is_refused(out):
     torch.save({"epoch": 2}, out / "models" / "last.pt")
-    with pytest.raises(ValueError, match="of an older version, without what early stopping knew; train again"):
+    with pytest.raises(ValueError, match="of an older version, without early_stop and made_of; train again"):
         begin_training(SETTINGS, PARTS, out, resume=True)
 
 
@@ -193,6 +196,14 @@ def test_an_evaluation_is_refused_for_the_same_and_on_patients_of_the_training(c
         begin_evaluation(checkpoint, SETTINGS, CASES)
 
 
+def test_mixed_precision_is_not_left_off_in_silence():
+    """Of a training on a GPU that is resumed on a machine without one, too."""
+    check_values({"amp": True, "gpu": True})
+    check_values({"amp": False, "gpu": False})
+    with pytest.raises(ValueError, match="amp: mixed precision is a GPU's, and none is used here"):
+        check_values({"amp": True, "gpu": False})
+
+
 # cases
 
 
@@ -212,6 +223,16 @@ def test_unseen_cases_pass(checkpoint):
 def test_a_seen_patient_or_scan_is_refused_whatever_its_other_name(checkpoint, case):
     with pytest.raises(ValueError, match=f"1 of the patients .* seen in training \\({case['patient']}\\)"):
         check_unseen(checkpoint, [{"patient": "1003", "sha256": "dd"}, case])
+
+
+def test_a_seen_scan_is_refused_where_the_datalist_does_not_say_what_it_holds(tmp_path):
+    """As one made by hand, or of an older version: same voxels under another name, patient and orientation."""
+    image = nib.Nifti1Image(np.random.default_rng(0).integers(-1000, 900, (5, 6, 7)).astype(np.int16), np.eye(4))
+    nib.save(image, tmp_path / "a.nii.gz")
+    nib.save(image.as_reoriented(np.array([[0, -1], [1, -1], [2, 1]])), tmp_path / "b.nii")
+    write_settings(tmp_path, {}, [{"patient": "1", "voxels": voxel_digest(read_volume(tmp_path / "a.nii.gz"))}])
+    with pytest.raises(ValueError, match=r"seen in training \(another\)"):
+        check_unseen(tmp_path / "model.pt", [{"patient": "another", "image": str(tmp_path / "b.nii")}])
 
 
 def test_many_seen_patients_are_counted_and_the_first_named(tmp_path):
