@@ -14,7 +14,7 @@ from typing import Any
 from monai_chd import __version__
 from monai_chd.errors import UserError
 
-BUNDLE_COMMANDS = ("train", "evaluate", "predict", "export", "cache", "crossval")
+BUNDLE_COMMANDS = ("train", "train-structures", "evaluate", "predict", "export", "cache", "crossval")
 """Commands that take any key of the bundle's config as --key value."""
 
 OWN_OPTIONS = ("--out", "--format", "--scans", "--help")
@@ -92,6 +92,7 @@ def command_parser() -> argparse.ArgumentParser:
     _add_prepare(commands)
     _add_audit(commands)
     _add_train(commands)
+    _add_train_structures(commands)
     _add_evaluate(commands)
     _add_predict(commands)
     _add_export(commands)
@@ -236,6 +237,21 @@ def _add_train(commands: Any) -> None:
     command = _add(commands, "train", "train a model (bundle config train.json)", KEYS)
     command.add_argument("datalist", metavar="WORK/datalist.json")
     command.add_argument("--out", required=True, metavar="OUT", help="folder for model, curves and logs")
+
+
+def _add_train_structures(commands: Any) -> None:
+    command = _add(
+        commands,
+        "train-structures",
+        "train the structure network on the label maps beside the scans (train_structures.json), and measure its Dice",
+        "Heart chambers, myocardium and great vessels in each frame, from the label maps that ImageCHD ships; scans without one "
+        "are left out. Then the Dice of each structure on the held-out test part, with intervals. Keys: frame_size, "
+        "sequence_length, sampling, window, channels, context, learning_rate, lr_decay, batch_size, num_samples, "
+        "frames_per_epoch, max_epochs, early_stop_patience, val_interval, fold, seed, resume, amp, reader, hu_offset, "
+        "cine_slice, dataset_dir.",
+    )
+    command.add_argument("datalist", metavar="WORK/datalist.json")
+    command.add_argument("--out", required=True, metavar="OUT", help="folder; the network goes to OUT/structures")
 
 
 def _add_evaluate(commands: Any) -> None:

@@ -114,6 +114,22 @@ def _train(options: argparse.Namespace) -> None:
     run_bundle(["train"], datalist=_absolute(options.datalist), output_dir=_absolute(options.out), **overrides)
 
 
+def _train_structures(options: argparse.Namespace) -> None:
+    from monai_chd.cohort.datalist import read_datalist
+    from monai_chd.workflow.run import run_bundle
+    from monai_chd.workflow.settings import LAST, STRUCTURES_FOLDER, resume_settings
+
+    overrides = _checked(options, ["train_structures"], ("datalist", "output_dir"))
+    folder = Path(options.out, STRUCTURES_FOLDER)
+    if overrides.get("resume") is True:
+        overrides = resume_settings(folder / "models" / LAST) | overrides
+    fixed = {"datalist": _absolute(options.datalist), "output_dir": str(folder.resolve())}
+    run_bundle(["train_structures"], **fixed, **overrides)
+    if any(record.get("label_map") for record in read_datalist(options.datalist)["test"]):
+        machine = {key: overrides[key] for key in ("dataset_dir", "gpu", "amp", "reader") if key in overrides}
+        run_bundle(["train_structures", "evaluate_structures"], **fixed, **machine)
+
+
 def _evaluate(options: argparse.Namespace) -> None:
     from monai_chd.workflow.run import run_bundle
 
@@ -173,6 +189,7 @@ COMMANDS = {
     "prepare": _prepare,
     "audit": _audit,
     "train": _train,
+    "train-structures": _train_structures,
     "evaluate": _evaluate,
     "predict": _predict,
     "export": _export,

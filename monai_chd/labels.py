@@ -22,3 +22,7 @@ Numbers in a map are 1 to 7 in this order; caval veins count as right atrium, pu
 (airways, ...) is none of them and read as 0."""
 
 MYOCARDIUM = STRUCTURES.index("Myo") + 1
+
+UNDRAWN = len(STRUCTURES) + 1
+"""In frames of a label map without any myocardium, as 6 of 32 of ImageCHD's are: what is no other structure. There it was not
+drawn, so it may be background or myocardium."""

@@ -49,7 +49,7 @@ PARTS = ("training", "test")
 SCHEMA = Path(__file__).with_name("datalist.schema.json")
 """The form of a datalist."""
 
-DESCRIPTIVE = ("confounders", "notes", "rule", "normal", "synthetic")
+DESCRIPTIVE = ("confounders", "label_map", "notes", "rule", "normal", "synthetic")
 """Keys that describe and do not define the split: the same split may be written again with others."""
 
 
@@ -226,9 +226,9 @@ def _notes(found: Diagnoses, sheet: ImageSheet, joined: JoinedCohort, layout: La
         notes.append(f"the sheet of images has no row for {', '.join(absent)}")
     if note := synthetic_note(sum(case.synthetic for case in joined.cases), len(joined.cases)):
         notes.insert(0, note)
-    with_map = sum(case.has_label_map for case in joined.cases)
+    with_map = sum(case.label_map is not None for case in joined.cases)
     if 0 < with_map < len(joined.cases):
-        without = [case.patient for case in joined.cases if not case.has_label_map]
+        without = [case.patient for case in joined.cases if case.label_map is None]
         notes.append(f"no label map beside {len(without)} of {len(joined.cases)} scans: {', '.join(without)}")
     return notes
 
@@ -255,6 +255,8 @@ def _record(case: LabelledScan, folder: Path, fold: int, ages: bool) -> dict[str
     }
     if ages:
         record["confounders"]["age_years"] = case.age_years
+    if case.label_map is not None:
+        record["label_map"] = Path(os.path.relpath(case.label_map, folder)).as_posix()
     if case.synthetic:
         record["synthetic"] = True
     if case.notes:

@@ -103,7 +103,7 @@ def _inspect(case: LabelledScan, offset: float | None) -> None:
     case.spacing_mm = header_spacing(case.image)
     beside = label_map_of(case.image)
     if beside is not None:
-        case.has_label_map = True
+        case.label_map = beside
         _note_labels(case, read_label_map(beside, case.image, values.shape))
 
 

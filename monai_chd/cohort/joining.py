@@ -41,7 +41,7 @@ class LabelledScan:
         scanner: model name, "" when unknown.
         age_years: None when unknown or not asked for.
         contrast: whether the scan is with contrast, None when unknown.
-        has_label_map: whether one lies beside the scan.
+        label_map: the one that lies beside the scan.
         synthetic: whether the scan says that it was made up.
         notes: what a person should know of the scan.
     """
@@ -57,7 +57,7 @@ class LabelledScan:
     scanner: str = ""
     age_years: float | None = None
     contrast: bool | None = None
-    has_label_map: bool = False
+    label_map: Path | None = None
     synthetic: bool = False
     notes: list[str] = field(default_factory=list)
 

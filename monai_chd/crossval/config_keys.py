@@ -12,16 +12,16 @@ from typing import Any, Literal
 Mode = Literal["frozen", "end-to-end"]
 """How fits are trained: a head on features of a frozen encoder that are worked out once, or encoder and head together."""
 
-FIT_KEYS = ("datalist", "output_dir", "checkpoint", "fold", "resume", "seed")
+FIT_KEYS = ("datalist", "output_dir", "checkpoint", "fold", "resume", "seed", "structures")
 """Keys that every fit sets by itself or that a fit has no use for."""
 
 LOCAL_KEYS = ("dataset_dir", "cache_dir", "cache_limit", "num_workers")
 """Keys that change no result, such as folders."""
 
 REPORTED_KEYS = (
-    "frame_size", "sequence_length", "sampling", "window", "encoder", "encoder_precision", "projection", "hidden_size",
-    "num_layers", "bidirectional", "pooling", "learning_rate", "lr_decay", "batch_size", "max_epochs", "early_stop_patience",
-    "val_interval", "coverage", "risk", "cache",
+    "frame_size", "sequence_length", "sampling", "window", "encoder", "encoder_precision", "structure_epochs", "standardize",
+    "projection", "hidden_size", "num_layers", "bidirectional", "pooling", "learning_rate", "lr_decay", "batch_size",
+    "max_epochs", "early_stop_patience", "val_interval", "coverage", "risk", "cache",
 )  # fmt: skip
 """Keys that the report lists, whether they were given or are the config's defaults."""
 

@@ -29,7 +29,6 @@ from torch.utils.data import Dataset
 from monai_chd.audit.confounders import CONFOUNDERS, confounders_of, predictor
 from monai_chd.audit.fingerprints import Scan
 from monai_chd.audit.records import read_records
-from monai_chd.cohort.inspection import label_map_of
 from monai_chd.crossval.control_words import CHANCE, TITLES, meaning
 from monai_chd.crossval.design import Design
 from monai_chd.crossval.image_features import intensity_histogram, structure_features
@@ -248,15 +247,14 @@ def _confounder_control(design: Design, model: pd.DataFrame) -> ControlResult:
 
 
 def _structure_control(design: Design, model: pd.DataFrame, folder: Path) -> ControlResult:
-    maps = {record["image"]: label_map_of(design.image_path(record)) for record in design.records}
-    found = {image: path for image, path in maps.items() if path is not None}
+    found = {r["image"]: Path(design.root, r["label_map"]) for r in design.records if r.get("label_map")}
     if short := _too_few(design, found):
         return control_not_done("structures", short)
     versions = {image: f"{path.stat().st_size} {path.stat().st_mtime_ns}" for image, path in found.items()}
     compute = {image: partial(structure_features, path) for image, path in found.items()}
     numbers = _kept(folder / "structures.json", versions, {}, compute)
     control = control_result("structures", model, classifier_predictions(design, numbers))
-    control["details"]["without_label_map"] = len(maps) - len(found)
+    control["details"]["without_label_map"] = len(design.records) - len(found)
     return control
 
 

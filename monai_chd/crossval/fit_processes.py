@@ -92,7 +92,7 @@ def run_fits(
         fits: folder of the fits.
         repeats: which.
         pool: of `fit_processes`; None: one after the other in this process.
-        change: what a control changes, `labels` or `extra` of `run_fit`.
+        change: more of `run_fit`: `structures`, and what a control changes, `labels` or `extra`.
 
     Yields:
         Repeat and fold of each as it ends, and its seconds, None when it was done before.

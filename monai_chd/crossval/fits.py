@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from monai_chd.crossval.design import Design, fit_datalist
+from monai_chd.crossval.structures import structure_weights
 from monai_chd.errors import UserError, user_error
 from monai_chd.files import escaped, writable_folder, write_text
 from monai_chd.labels import CLASSES
@@ -57,6 +58,7 @@ def run_fit(
     *,
     labels: Mapping[str, int] | None = None,
     extra: Mapping[str, Any] | None = None,
+    structures: Path | None = None,
 ) -> float | None:
     """Train on all but one outer fold and predict that one, with the bundle's own configs, unless it is done already.
 
@@ -66,6 +68,7 @@ def run_fit(
         repeat, fold: which.
         labels: other labels than the patients' own, for a control.
         extra: config keys besides the design's, for a control.
+        structures: folder of the structure networks, see `structures.train_structures`; None: the encoder needs none.
 
     Returns:
         Seconds that it took; None when it was done before.
@@ -86,9 +89,12 @@ def run_fit(
     overrides = {**design.overrides, **(extra or {})}
     overrides |= {"dataset_dir": str(design.root), "fold": 0, "seed": design.fit_seed(repeat, fold)}
     overrides |= {"datalist": str(path.resolve()), "output_dir": str(folder.resolve())}
+    if structures is not None:
+        overrides["structures"] = str(structure_weights(structures, repeat, fold))
     with _naming(folder), quietly(folder / LOG):
         run_bundle(["train"], **overrides)
         # the features of a frozen encoder are kept, so the patients of the outer fold need not be read again
+        overrides.pop("structures", None)  # they are in the model
         run_bundle(["train", "evaluate"], **overrides, **{"validate#dataset#cache": Expression("@cache")})
     model_path(folder).with_name(LAST).unlink()  # a finished fit is never resumed, and 25 of them are large
     check_rows(folder / PREDICTIONS, read_predictions(folder / PREDICTIONS), datalist["test"])

@@ -27,6 +27,7 @@ from monai_chd.crossval.out_of_fold_table import (
     write_out_of_fold_table,
 )
 from monai_chd.crossval.report_json import REPORT_FILE, audit_of, build_report, write_report_json
+from monai_chd.crossval.structures import needs_structures, train_structures
 from monai_chd.crossval.worst_cases import worst_cases
 from monai_chd.files import locked
 from monai_chd.metrics.comparison import compare_paired
@@ -36,7 +37,8 @@ from monai_chd.report.checklists import fill_checklists
 from monai_chd.report.model_card import write_model_card
 from monai_chd.report.page import write_report
 from monai_chd.wording import synthetic_note, text_table
-from monai_chd.workflow.run import configured, literal
+from monai_chd.workflow.run import Expression, configured, literal
+from monai_chd.workflow.settings import STRUCTURES_FOLDER
 
 logger = logging.getLogger(__name__)
 
@@ -127,10 +129,14 @@ def _crossval(
     save_or_check(design, folder)
     logger.info(_beginning(design, folder))
     seconds: dict[str, float] = {}
-    if design.settings.get("cache") == "features":
+    structures = folder / STRUCTURES_FOLDER if needs_structures(design) else None
+    if structures:
+        with _timed(seconds, "structures"):
+            _train_structures(design, structures)
+    elif design.settings.get("cache") == "features":
         with _timed(seconds, "features"):
             _fill_feature_cache(design)
-    table, control_results = _fits_and_controls(design, folder, seconds, controls=controls)
+    table, control_results = _fits_and_controls(design, folder, seconds, structures, controls=controls)
     logger.info("figures with intervals")
     with _timed(seconds, "evaluation"):
         evaluated = evaluate_out_of_fold(table, design.flags)
@@ -168,35 +174,52 @@ def _fill_feature_cache(design: Design) -> None:
     """Work out the features of all scans before the first fit, with all threads and a bar to be seen."""
     logger.info(f"features of the frozen encoder: {design.local['cache_dir']}")
     scans = [{**record, "image": str(design.image_path(record))} for record in design.records]
-    configured(["train"], {**design.overrides, "train#dataset#data": literal(scans)}, ["train#dataset"])
+    parts = {"train#dataset#data": literal(scans), "network_with_structures": Expression("@network_def")}
+    configured(["train"], {**design.overrides, **parts}, ["train#dataset"])
+
+
+def _train_structures(design: Design, structures: Path) -> None:
+    """Train a structure network for each outer fold, one after the other with all threads."""
+    jobs = [(repeat, fold) for repeat in range(design.repeats) for fold in range(design.folds)]
+    logger.info(f"structure networks, one for each fit's training patients: {structures}")
+    progress = Progress(len(jobs))
+    for repeat, fold in jobs:
+        progress.fit_done(
+            f"structures, repeat {repeat + 1}, fold {fold + 1}", train_structures(design, structures, repeat, fold)
+        )
 
 
 def _fits_and_controls(
-    design: Design, folder: Path, seconds: dict[str, float], *, controls: bool
+    design: Design, folder: Path, seconds: dict[str, float], structures: Path | None, *, controls: bool
 ) -> tuple[pd.DataFrame, list[ControlResult]]:
     """Out-of-fold predictions of all fits, written, and the controls if they are asked for."""
     fits, repeats = folder / FITS_FOLDER, range(design.repeats)
     steps = design.folds * (design.repeats + (len(FITTED) if controls else 0))
     progress = Progress(steps, min(processes_for(design.mode), steps))
     with threads_for(design.mode), fit_processes(progress.at_once) as pool:
-        for repeat, fold, spent in run_fits(design, fits, repeats, pool):
+        for repeat, fold, spent in run_fits(design, fits, repeats, pool, structures=structures):
             progress.fit_done(f"repeat {repeat + 1}, fold {fold + 1}", spent)
         table = out_of_fold_table(design, fits, repeats)
         logger.info(f"out-of-fold predictions: {write_out_of_fold_table(table, folder)}")
         if not controls:
             return table, []
         with _timed(seconds, "controls"):
-            return table, _controls(design, folder / "controls", table, progress, pool)
+            return table, _controls(design, folder / "controls", table, progress, pool, structures)
 
 
 def _controls(
-    design: Design, folder: Path, table: pd.DataFrame, progress: Progress, pool: ProcessPoolExecutor | None
+    design: Design,
+    folder: Path,
+    table: pd.DataFrame,
+    progress: Progress,
+    pool: ProcessPoolExecutor | None,
+    structures: Path | None,
 ) -> list[ControlResult]:
-    """All controls; those that need fits are made on the first repeat."""
+    """All controls; those that need fits are made on the first repeat, with its structure networks."""
     found = []
     for name, change_of in FITTED.items():
         change, first = change_of(design), range(1)
-        for _, _, spent in run_fits(design, folder / name, first, pool, **change):
+        for _, _, spent in run_fits(design, folder / name, first, pool, structures=structures, **change):
             progress.fit_done(f"control: {name.replace('_', ' ')}", spent)
         control = out_of_fold_table(design, folder / name, first, change.get("labels"))
         found.append(control_result(name, table, control))

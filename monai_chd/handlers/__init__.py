@@ -3,10 +3,12 @@
 from monai_chd.handlers.calibrator import Calibrator
 from monai_chd.handlers.checkpoints import Checkpoints
 from monai_chd.handlers.cost_estimate import CostEstimate
+from monai_chd.handlers.epoch_seed import EpochSeed
 from monai_chd.handlers.head_threads import HeadThreads
 from monai_chd.handlers.learning_curves import LearningCurves, probability_loss
 from monai_chd.handlers.mistakes import BareMistakes
 from monai_chd.handlers.predictions import Predictions
+from monai_chd.handlers.structure_dice import DiceTable, StructureDice
 from monai_chd.handlers.weights import Weights
 
 __all__ = [
@@ -14,9 +16,12 @@ __all__ = [
     "Calibrator",
     "Checkpoints",
     "CostEstimate",
+    "DiceTable",
+    "EpochSeed",
     "HeadThreads",
     "LearningCurves",
     "Predictions",
+    "StructureDice",
     "Weights",
     "probability_loss",
 ]

@@ -90,12 +90,18 @@ class LearningCurves(NamedTuple):
     best: tuple[int, str] | None
 
 
+CLASSIFIED = ("macro-F1", "accuracy")
+SEGMENTED = ("mean Dice",)
+SCORES = {"macro-F1": "val_macro_f1", "accuracy": "val_accuracy", "mean Dice": "val_mean_dice"}
+"""Figures of a validation that are better when larger, by the name they are drawn with."""
+
+
 def learning_curves(history: Sequence[Mapping[str, Any]]) -> LearningCurves:
     """What is drawn of a training.
 
     Args:
-        history: one mapping an epoch with `epoch` and any of `train_loss`, `val_loss`, `val_macro_f1`, `val_accuracy`; a value
-            may be missing, None or not finite.
+        history: one mapping an epoch with `epoch` and any of `train_loss`, `val_loss`, `val_macro_f1`, `val_accuracy`,
+            `val_mean_dice`; a value may be missing, None or not finite.
 
     Raises:
         UserError: no epoch, or an entry without `epoch`.
@@ -105,19 +111,26 @@ def learning_curves(history: Sequence[Mapping[str, Any]]) -> LearningCurves:
         raise UserError(f"expected entries with an epoch, came {f'none in history{bad}' if bad else 'no entry'}")
     return LearningCurves(
         loss={"training": _points(history, "train_loss"), "validation": _points(history, "val_loss")},
-        score={"macro-F1": _points(history, "val_macro_f1"), "accuracy": _points(history, "val_accuracy")},
+        score={name: _points(history, SCORES[name]) for name in _scores_of(history)},
         best=best_epoch(history),
     )
 
 
+def _scores_of(history: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """What is drawn: a classifier's scores, unless it is a structure network that was trained."""
+    return SEGMENTED if any(SCORES[SEGMENTED[0]] in entry for entry in history) else CLASSIFIED
+
+
 def best_epoch(history: Sequence[Mapping[str, Any]]) -> tuple[int, str] | None:
-    """The first epoch with the highest `val_macro_f1`, without any the one with the lowest `val_loss`, and the reason.
+    """The first epoch with the highest `val_macro_f1` or `val_mean_dice`, without any the one with the lowest `val_loss`, and
+    the reason.
 
     Returns:
         Epoch and reason in words; None when no epoch was validated.
     """
     for key, sign, reason in (
         ("val_macro_f1", 1, "highest validation macro-F1"),
+        ("val_mean_dice", 1, "highest validation mean Dice"),
         ("val_loss", -1, "lowest validation loss"),
     ):
         if points := _points(history, key):

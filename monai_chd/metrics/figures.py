@@ -26,7 +26,13 @@ from monai_chd.metrics.curves import learning_curves
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 """Okabe and Ito's colours, told apart with any colour vision; line styles differ as well, for print in grey."""
 
-STROKES = {"training": (ORANGE, "--"), "validation": (BLUE, "-"), "macro-F1": (BLUE, "-"), "accuracy": (GREEN, "--")}
+STROKES = {
+    "training": (ORANGE, "--"),
+    "validation": (BLUE, "-"),
+    "macro-F1": (BLUE, "-"),
+    "accuracy": (GREEN, "--"),
+    "mean Dice": (BLUE, "-"),
+}
 """Colour and line of each series of learning curves."""
 
 SELECTION_NOTE = "validation, used to choose the model: not a test result"
@@ -68,7 +74,7 @@ def confusion_matrix_figure(matrix: ArrayLike, path: str | os.PathLike[str], *, 
 
 
 def learning_curves_figure(history: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> Path:
-    """Draw losses, and macro-F1 and accuracy on the validation cases, by epoch, and mark the best epoch.
+    """Draw losses, and the scores on the validation cases, by epoch, and mark the best epoch.
 
     Args:
         history: as for `curves.learning_curves`, which says what is drawn.
@@ -87,7 +93,9 @@ def learning_curves_figure(history: Sequence[Mapping[str, Any]], path: str | os.
         for name, points in series.items():
             _draw_curve(axes, name, points)
     loss.set(title="Loss", ylabel="loss", ylim=(0, 1.05 * loss.get_ylim()[1]))
-    score.set(title="Macro-F1 and accuracy (validation)", ylabel="score", ylim=(-0.02, 1.02))
+    score.set(
+        title=f"{' and '.join(drawn.score) or 'score'} (validation)".capitalize(), ylabel="score", ylim=(-0.02, 1.02)
+    )
     reason = ""
     if drawn.best:
         epoch, why = drawn.best

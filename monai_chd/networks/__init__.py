@@ -3,5 +3,19 @@
 from monai_chd.networks.cnn_lstm import CNNLSTM, VolumeNetwork
 from monai_chd.networks.efficientnet import EfficientNetLite0
 from monai_chd.networks.encoders import ENCODERS, FrameEncoder, SmallCNN, make_encoder
+from monai_chd.networks.structure_encoder import StructureEncoder
+from monai_chd.networks.structure_loss import StructureLoss
+from monai_chd.networks.structure_network import StructureNet
 
-__all__ = ["CNNLSTM", "ENCODERS", "EfficientNetLite0", "FrameEncoder", "SmallCNN", "VolumeNetwork", "make_encoder"]
+__all__ = [
+    "CNNLSTM",
+    "ENCODERS",
+    "EfficientNetLite0",
+    "FrameEncoder",
+    "SmallCNN",
+    "StructureEncoder",
+    "StructureLoss",
+    "StructureNet",
+    "VolumeNetwork",
+    "make_encoder",
+]

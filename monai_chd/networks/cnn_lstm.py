@@ -11,15 +11,17 @@ from torch.jit import is_scripting  # type: ignore[attr-defined]  # public, but 
 
 from monai_chd.errors import UserError, bare_mistakes
 from monai_chd.labels import CLASSES
-from monai_chd.networks.encoders import freeze_batch_norm, is_frozen, make_encoder, to_unit_range, with_norm
+from monai_chd.networks.encoders import freeze_batch_norm, is_frozen, make_encoder, with_norm
 from monai_chd.networks.sequences import (
     SequenceLSTM,
     SequencePooling,
+    Standardization,
     checked_counts,
     checked_input,
     count_frames,
     is_recording,
     plain_tensor,
+    to_unit_range,
 )
 
 
@@ -38,6 +40,8 @@ class CNNLSTM(nn.Module):
 
     Args:
         encoder: a name out of `ENCODERS`, or an encoder.
+        standardize: bring every feature to mean 0 and deviation 1 over the frames of the training cases, before all else; see
+            `Standardization`, which is given them before a training.
         projection: size to which a learned linear layer brings the features before the LSTM reads them: wide features
             make it slow, and large for few patients. None: as they are.
         hidden_size: size of the LSTM's state, in each direction.
@@ -57,6 +61,7 @@ class CNNLSTM(nn.Module):
         self,
         encoder: str | nn.Module = "small_cnn",
         *,
+        standardize: bool = False,
         projection: int | None = None,
         hidden_size: int = 128,
         num_layers: int = 1,
@@ -74,6 +79,7 @@ class CNNLSTM(nn.Module):
         self.feature_size = cast(int, self.encoder.feature_size)
         if projection is not None and projection < 1:
             raise UserError(f"expected a projection to at least 1 feature, or none, came {projection}")
+        self.standardization = Standardization(self.feature_size) if standardize else nn.Identity()
         self.projection = nn.Linear(self.feature_size, projection) if projection else nn.Identity()
         self.lstm = SequenceLSTM(
             projection or self.feature_size,
@@ -106,7 +112,7 @@ class CNNLSTM(nn.Module):
         else:
             frames, num_frames = checked_input(frames, num_frames)
             features = self.encoder(frames, num_frames)  # (B, T, F)
-        states = self.lstm(self.projection(features), num_frames)  # (B, T, S)
+        states = self.lstm(self.projection(self.standardization(features)), num_frames)  # (B, T, S)
         logits: Tensor = self.classifier(self.pooling(states, num_frames))  # (B, K)
         return logits
 

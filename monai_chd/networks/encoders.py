@@ -19,7 +19,8 @@ from torch.utils.checkpoint import checkpoint
 
 from monai_chd.errors import UserError, bare_mistakes
 from monai_chd.networks.efficientnet import EfficientNetLite0
-from monai_chd.networks.sequences import frame_mask, is_recording
+from monai_chd.networks.sequences import frame_mask, is_recording, to_unit_range
+from monai_chd.networks.structure_encoder import StructureEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -195,11 +196,6 @@ class SmallCNN(nn.Module):
         return F.adaptive_avg_pool2d(x, (8, 8)).flatten(1)
 
 
-def to_unit_range(frames: Tensor) -> Tensor:
-    """uint8 in 0..255 to float32 in [0, 1]; floats as they are."""
-    return frames.float().div_(255.0) if frames.dtype == torch.uint8 else frames
-
-
 def feature_vectors(features: Tensor) -> Tensor:
     """(N, F) as it is, a feature map (N, F, h, w) averaged to (N, F)."""
     return features.mean((2, 3)) if features.dim() == 4 else features
@@ -339,7 +335,9 @@ ENCODERS: dict[str, Callable[[], nn.Module]] = {
     "resnet18": functools.partial(_resnet, "resnet18"),
     "resnet34": functools.partial(_resnet, "resnet34"),
     "efficientnet_lite0": _efficientnet_lite0,
+    "structures": StructureEncoder,
 }
 """Encoders by name: `small_cnn` and MONAI's ResNets, with GroupNorm, are trained from scratch; `efficientnet_lite0` has
-ImageNet weights and is frozen. To fine-tune it, pass `FrameEncoder(EfficientNetLite0(), norm="frozen")`; to load a
-checkpoint without the weights package, `FrameEncoder(EfficientNetLite0(pretrained=False), norm="frozen", trainable=False)`."""
+ImageNet weights and is frozen; `structures` is frozen and needs the weights of a structure network. To fine-tune Lite0, pass
+`FrameEncoder(EfficientNetLite0(), norm="frozen")`; to load a checkpoint without the weights package,
+`FrameEncoder(EfficientNetLite0(pretrained=False), norm="frozen", trainable=False)`."""

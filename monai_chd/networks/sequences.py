@@ -14,6 +14,33 @@ from monai_chd.errors import UserError
 POOLINGS = ("last", "mean", "max", "attention")
 
 
+class Standardization(nn.Module):
+    """Features less their mean, by their deviation, (B, T, F) to the same; as they come until `fit` has seen the training's.
+
+    Both are buffers, so they are kept with the weights and go wherever these go.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, feature_size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(feature_size))
+        self.register_buffer("deviation", torch.ones(feature_size))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Standardize; what is padding is no zero any more, but is never read."""
+        return (features - self.mean) / self.deviation
+
+    @torch.jit.unused
+    def fit(self, features: Tensor) -> None:
+        """Take mean and deviation of features of real frames, (N, F); one that never varies is only shifted."""
+        values = features.double()
+        deviation = values.std(0, correction=0)
+        self.mean.copy_(values.mean(0))
+        self.deviation.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
+
+
 class SequenceLSTM(nn.Module):
     """LSTM layers over sequences of different length, with dropout between them.
 
@@ -150,6 +177,11 @@ def checked_counts(num_frames: Tensor, sequences: Tensor) -> Tensor:
         if min(counts) < 1 or max(counts) > T:
             raise ValueError(f"expected num_frames in 1..{T} for {T} frames a case, came {counts}")
     return num_frames
+
+
+def to_unit_range(frames: Tensor) -> Tensor:
+    """uint8 in 0..255 to float32 in [0, 1]; floats as they are."""
+    return frames.float().div_(255.0) if frames.dtype == torch.uint8 else frames
 
 
 def plain_tensor(tensor: Tensor) -> Tensor:

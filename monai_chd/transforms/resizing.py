@@ -29,10 +29,12 @@ class ResizeFrames(InvertibleTransform):
 
     Args:
         frame_size: S in pixels.
+        nearest: take the nearest pixel instead, for label maps, whose numbers have no mean.
     """
 
-    def __init__(self, frame_size: int = FRAME_SIZE) -> None:
+    def __init__(self, frame_size: int = FRAME_SIZE, *, nearest: bool = False) -> None:
         self.frame_size = whole_number("frame_size", frame_size, 8)
+        self.nearest = nearest
 
     def box(self, height: int, width: int) -> tuple[int, int, int, int]:
         """Where the picture lies in the square: top, left, height, width."""
@@ -41,12 +43,12 @@ class ResizeFrames(InvertibleTransform):
         return (self.frame_size - size[0]) // 2, (self.frame_size - size[1]) // 2, *size
 
     def __call__(self, img: Tensor) -> MetaTensor:
-        """Resize floating-point frames in [0, 1]."""
+        """Resize frames in [0, 1] or, by the nearest pixel, of any numbers."""
         values = values_of(img)
         height, width = values.shape[2:]
         top, left, *size = self.box(height, width)
         if size != [height, width]:
-            values = interpolate(values, size)
+            values = interpolate(values, size, nearest=self.nearest)
         if size != [self.frame_size, self.frame_size]:
             values = F.pad(values, (left, self.frame_size - size[1] - left, top, self.frame_size - size[0] - top))
         affine = affine_of(img)
@@ -68,15 +70,19 @@ class ResizeFrames(InvertibleTransform):
         top, left, height, width = info[TraceKeys.EXTRA_INFO]["box"]
         original = tuple(info[TraceKeys.ORIG_SIZE])[-2:]
         values = values_of(data)
-        values = values[..., top : top + height, left : left + width].to(torch.float32)
+        values = values[..., top : top + height, left : left + width]
+        if not self.nearest:
+            values = values.to(torch.float32)
         if original != (height, width):
-            values = interpolate(values, original)
+            values = interpolate(values, original, nearest=self.nearest)
         return with_meta(values, data, np.asarray(info[TraceKeys.EXTRA_INFO]["affine"]))
 
 
-def interpolate(frames: Tensor, size: Sequence[int]) -> Tensor:
+def interpolate(frames: Tensor, size: Sequence[int], *, nearest: bool = False) -> Tensor:
     """Resize (C, T, H, W) in its last two axes."""
     flat = frames.reshape(-1, 1, *frames.shape[2:])
+    if nearest:
+        return F.interpolate(flat, list(size), mode="nearest-exact").reshape(*frames.shape[:2], *size)
     shrinks = size[0] * size[1] < frames.shape[2] * frames.shape[3]
     resized = (
         F.interpolate(flat, list(size), mode="area")

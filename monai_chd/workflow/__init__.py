@@ -1,13 +1,19 @@
 """Runs the MONAI bundle in this process, and keeps what a model was trained with beside its weights."""
 
-from monai_chd.workflow.begin import begin_evaluation, begin_inference, begin_training, end_training
-from monai_chd.workflow.settings import find_checkpoint, trained_with
+from monai_chd.workflow.begin import begin_evaluation, begin_inference, begin_structures, begin_training, end_training
+from monai_chd.workflow.settings import find_checkpoint, structure_settings, trained_with
+from monai_chd.workflow.structures import find_structures, standardize, with_structures
 
 __all__ = [
     "begin_evaluation",
     "begin_inference",
+    "begin_structures",
     "begin_training",
     "end_training",
     "find_checkpoint",
+    "find_structures",
+    "standardize",
+    "structure_settings",
     "trained_with",
+    "with_structures",
 ]

@@ -18,17 +18,36 @@ from monai_chd.metrics.calibration import read_calibration, read_target
 from monai_chd.nifti import read_volume, voxel_digest
 from monai_chd.wording import some_of
 from monai_chd.workflow.run import config_content
-from monai_chd.workflow.settings import LAST, MODEL, SCAN_KEYS, check_checkpoint, read_settings, read_trained_on, seen
+from monai_chd.workflow.settings import (
+    LAST,
+    MODEL,
+    SCAN_KEYS,
+    STRUCTURE_KEYS,
+    check_checkpoint,
+    read_settings,
+    read_trained_on,
+    seen,
+)
 from monai_chd.workflow.weights import read_checkpoint
 
 logger = logging.getLogger(__name__)
 
-COUNTS = ("max_epochs", "batch_size", "val_interval", "early_stop_patience", "projection", "hidden_size", "num_layers")
-FROM_ZERO = ("fold", "seed", "num_workers", "cine_slice")
+COUNTS = (
+    "max_epochs",
+    "batch_size",
+    "num_samples",
+    "frames_per_epoch",
+    "val_interval",
+    "early_stop_patience",
+    "projection",
+    "hidden_size",
+    "num_layers",
+)
+FROM_ZERO = ("context", "fold", "seed", "num_workers", "cine_slice")
 NUMBERS = ("hu_offset",)
 OPTIONAL = ("projection", "cine_slice", "hu_offset", "cache_limit")
 RATES = ("learning_rate", "lr_decay", "cache_limit")
-SWITCHES = ("bidirectional", "resume", "amp", "gpu")
+SWITCHES = ("standardize", "bidirectional", "resume", "amp", "gpu")
 GROWING = ("max_epochs", "early_stop_patience")
 """Settings that a training may go on with more of: it is then the training that had them from the beginning."""
 
@@ -95,6 +114,18 @@ def begin_inference(checkpoint: str | Path, settings: Mapping[str, Any]) -> None
     check_values(settings)
     check_checkpoint(checkpoint, settings)
     read_calibration(checkpoint).with_target(settings["coverage"], settings["risk"])
+
+
+@bare_mistakes()
+def begin_structures(checkpoint: str | Path, settings: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> None:
+    """Before a structure network is evaluated: as `begin_evaluation`, which is a classifier's.
+
+    Raises:
+        UserFileError, UserError: see `begin_evaluation`.
+    """
+    check_values(settings)
+    check_checkpoint(checkpoint, settings, STRUCTURE_KEYS)
+    check_unseen(checkpoint, cases)
 
 
 @bare_mistakes()

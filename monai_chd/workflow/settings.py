@@ -18,6 +18,9 @@ from monai_chd.workflow.run import config_content
 MODEL = "model.pt"
 LAST = "last.pt"
 SETTINGS = "settings.json"
+STRUCTURES_FOLDER = "structures"
+"""Below an output folder: what the structure network's training leaves."""
+
 TRAINED_ON = "trained_on.json"
 
 TRAINED_ON_SCHEMA = Path(__file__).with_name("trained_on.schema.json")
@@ -35,6 +38,7 @@ MODEL_KEYS = (
     "window",
     "encoder",
     "encoder_precision",
+    "standardize",
     "projection",
     "hidden_size",
     "num_layers",
@@ -42,6 +46,12 @@ MODEL_KEYS = (
     "pooling",
 )
 """Config keys of the network and its frames: with another value of one, weights are of no use, or worse, give other numbers."""
+
+STRUCTURE_KEYS = ("frame_size", "window", "channels", "context")
+"""The same of the structure network."""
+
+NOTED_BY = ("train", "train_structures")
+"""Configs whose `settings` are noted beside weights."""
 
 BUILT = "_built_in_config"
 """What the key of an object is noted with: it stands for the object's class, and no config takes it for a value."""
@@ -90,7 +100,7 @@ def read_settings(checkpoint: str | Path) -> dict[str, Any]:
     """The settings noted beside weights, checked to be plain data; empty when none are noted.
 
     Raises:
-        UserError: not an object of keys that `train.json` notes, each with a plain value; names file and key.
+        UserError: not an object of keys that one of `NOTED_BY` notes, each with a plain value; names file and key.
     """
     path = Path(checkpoint).with_name(SETTINGS)
     if not path.is_file():
@@ -99,7 +109,7 @@ def read_settings(checkpoint: str | Path) -> dict[str, Any]:
     content = read_json(path, "the settings of a model", mend)
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected an object of settings, got {type(content).__name__}{mend}")
-    known = config_content("train")["settings"]
+    known = {key: None for name in NOTED_BY for key in config_content(name)["settings"]}
     for key, value in content.items():
         if fault := _fault(key, value, known):
             raise UserError(f"{path}: {key}: {fault}{mend}")
@@ -155,6 +165,24 @@ def resume_settings(checkpoint: str | Path) -> dict[str, Any]:
     if noted.get("early_stop_patience") == noted.get("max_epochs"):
         noted.pop("early_stop_patience", None)
     return noted
+
+
+@bare_mistakes()
+def structure_settings(checkpoint: str | Path) -> dict[str, Any]:
+    """The settings that a structure network was trained with.
+
+    Raises:
+        UserFileError: none are noted beside the weights.
+        UserError: see `read_settings`; or they are those of another network.
+    """
+    path, found = Path(checkpoint), read_settings(checkpoint)
+    if not path.is_file() or not found:
+        raise UserFileError(
+            f"{path}: no structure network with its {SETTINGS}; train one with `monai-chd train-structures`, or name its weights"
+        )
+    if missing := [key for key in (*STRUCTURE_KEYS, "sequence_length", "sampling") if key not in found]:
+        raise UserError(f"{path}: no structure network: {SETTINGS} beside it lacks {', '.join(missing)}; {MEND}")
+    return found
 
 
 @bare_mistakes()

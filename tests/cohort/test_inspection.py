@@ -105,7 +105,7 @@ def test_what_is_odd_about_a_scan_is_noted_and_the_rest_is_not(tmp_path):
         "no myocardium in the label map: label 5 does not occur",
     ]
     assert not any(notes[patient] for patient in ("1001", "1002", "1003", "1005"))
-    assert [case.has_label_map for case in cohort.cases] == [True, False, False, True, False, False]
+    assert [case.label_map is not None for case in cohort.cases] == [True, False, False, True, False, False]
     assert {case.spacing_mm for case in cohort.cases} == {None}
     assert not cohort.problems
 

@@ -170,11 +170,20 @@ def write_scans(design, *, maps: bool, bright: bool = False) -> None:
 
 @pytest.fixture
 def with_scans(tmp_path):
-    def make(**options):
+    def make(maps, without=slice(0), **options):
+        """A design over scans; `without` are the patients, by their place, that have no label map in the datalist."""
         datalist = write_datalist(tmp_path / "work", (12, 11, 10))
         first = new_design(datalist, folds=3, repeats=2, settings={"hu_offset": 0})
-        write_scans(first, **options)
-        edit_json(datalist, lambda content: [r.pop("sha256") for part in ("training", "test") for r in content[part]])
+        write_scans(first, maps=maps, **options)
+        bare = sorted(first.labels)[without]
+
+        def edit(content):
+            for record in (*content["training"], *content["test"]):
+                del record["sha256"]
+                if maps and record["patient"] not in bare:
+                    record["label_map"] = record["image"].replace("image", "label")
+
+        edit_json(datalist, edit)
         return new_design(datalist, folds=3, repeats=2, settings={"hu_offset": 0})
 
     return make
@@ -200,19 +209,15 @@ def test_noise_tells_nothing_and_missing_label_maps_are_said(with_scans, tmp_pat
 
 
 def test_label_maps_of_some_patients_are_compared_on_these(with_scans, tmp_path):
-    design = with_scans(maps=True)
-    without = [r for r in design.records if r["patient"] in sorted(design.labels)[::4]]
-    for record in without:
-        Path(design.root, record["image"].replace("image", "label")).unlink()
+    design = with_scans(maps=True, without=slice(None, None, 4))
+    without = sorted(design.labels)[::4]
     control = simple_controls(design, made_up_predictions(design, 0.4), tmp_path / "controls")[2]
     assert control["n"] == control["details"]["difference"]["n"] == len(design.labels) - len(without)
     assert control["details"]["without_label_map"] == len(without)
 
 
 def test_too_few_label_maps_are_said(with_scans, tmp_path):
-    design = with_scans(maps=True)
-    for record in design.records[5:]:
-        Path(design.root, record["image"].replace("image", "label")).unlink()
+    design = with_scans(maps=True, without=slice(5, None))
     control = simple_controls(design, made_up_predictions(design, 0.4), tmp_path / "controls")[2]
     assert "Not done: label maps of 5 patients are too few" in control["reading"]
 

@@ -310,7 +310,7 @@ def test_the_precision_of_a_config_is_that_of_its_encoder() -> None:
 
 
 def test_an_unknown_name_or_precision_is_refused() -> None:
-    names = "small_cnn, resnet18, resnet34, efficientnet_lite0"
+    names = "small_cnn, resnet18, resnet34, efficientnet_lite0, structures"
     with pytest.raises(ValueError, match=f"unknown encoder 'vgg': expected one of {names}, or a module"):
         make_encoder("vgg")
     with pytest.raises(ValueError, match="unknown encoder precision 'half': expected one of float32, bfloat16"):

@@ -1,0 +1,114 @@
+"""The structure network inside a classifier: where its weights are, that they fit, and that they know none of its test patients.
+
+How it is trained is its config's part (`train_structures.json`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from monai_chd.cohort.identity import patient_key
+from monai_chd.errors import UserError, UserFileError, bare_mistakes
+from monai_chd.networks import StructureEncoder
+from monai_chd.networks.sequences import Standardization
+from monai_chd.wording import some_of
+from monai_chd.workflow.settings import (
+    STRUCTURES_FOLDER,
+    find_checkpoint,
+    read_trained_on,
+    structure_settings,
+)
+from monai_chd.workflow.weights import load_weights
+
+SAME_FRAMES = ("frame_size", "window")
+"""Settings that the frames of a classifier share with those that its structure network was trained on."""
+
+
+def find_structures(output_dir: str | Path, bundle_root: str | Path) -> str:
+    """Weights of the structure network: those trained below `output_dir`, else those the bundle ships; the former if none are."""
+    return find_checkpoint(Path(output_dir, STRUCTURES_FOLDER), Path(bundle_root, STRUCTURES_FOLDER))
+
+
+@bare_mistakes()
+def with_structures(
+    network: nn.Module,
+    structures: str | Path | None,
+    settings: Mapping[str, Any],
+    cases: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> nn.Module:
+    """The network, its structure encoder with the weights of a structure network; any other network as it is.
+
+    Args:
+        network: a classifier.
+        structures: the weights; None: it gets its own later.
+        settings: of the classifier.
+        cases: of `train`, `validate` and `test`.
+
+    Raises:
+        UserFileError: no weights, or no settings beside them.
+        UserError: trained on other frames, or on patients of the test part; or weights of another network.
+    """
+    encoder = getattr(network, "encoder", None)
+    if not isinstance(encoder, StructureEncoder) or structures is None:
+        return network
+    path = Path(structures)
+    if not path.is_file():
+        raise UserFileError(
+            f"{path}: no structure network, which --encoder structures needs; train one with `monai-chd train-structures` and "
+            f"the same --out, name one with --structures FILE, or take another encoder where there are no label maps"
+        )
+    trained = structure_settings(path)
+    if differ := [
+        f"{key} {trained[key]!r} (here: {settings[key]!r})" for key in SAME_FRAMES if trained[key] != settings[key]
+    ]:
+        raise UserError(f"{path} was trained on other frames: {', '.join(differ)}; ask for the same")
+    _check_unseen(path, cases["test"])
+    load_weights(encoder.network, path)
+    return network
+
+
+def _check_unseen(path: Path, cases: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse structures of patients that the classifier is to be tested on: it would see them clearer than new ones."""
+    known = read_trained_on(path) or {"patient": []}
+    seen = set(map(patient_key, known["patient"]))
+    if leaked := sorted({str(case["patient"]) for case in cases if patient_key(case["patient"]) in seen}):
+        raise UserError(
+            f"{path}: {len(leaked)} patients of the test part were seen when the structures were trained ({some_of(leaked)}): "
+            f"the evaluation would mean nothing. Train both with the same datalist"
+        )
+
+
+@bare_mistakes()
+def standardize(network: nn.Module, dataset: Dataset[dict[str, Any]], resume: bool = False) -> None:
+    """Give a network's `Standardization` the features of the training's real frames; without one nothing is done.
+
+    Args:
+        network: with an encoder.
+        dataset: of the training; `image` is frames (C, L, S, S) or the encoder's features (L, F).
+        resume: the training goes on with the weights of another, which hold it already.
+    """
+    step = getattr(network, "standardization", None)
+    if resume or not isinstance(step, Standardization):
+        return
+    device = step.mean.device
+    found: list[torch.Tensor] = []
+    training = network.training
+    network.eval()
+    with torch.no_grad():
+        for place in tqdm(range(len(dataset)), desc="features to standardize", unit="case"):  # type: ignore[arg-type]
+            case = dataset[place]
+            image, count = torch.as_tensor(case["image"]).as_subclass(torch.Tensor), int(case["num_frames"])
+            if image.dim() == 4:
+                number = torch.tensor([count], device=device)
+                encoder: Any = network.encoder
+                image = encoder(image[None, :, :count].to(device), number)[0]
+            found.append(image[:count].float().cpu())
+    network.train(training)
+    step.fit(torch.cat(found).to(device))

@@ -1,0 +1,152 @@
+"""A structure network is trained, resumed, measured, and stands in a classifier, unless it saw that one's test patients."""
+
+import csv
+import json
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tiny_structures import FRAMES, train_structures, write_phantom
+
+from monai_chd.cli import main
+from monai_chd.networks import CNNLSTM
+from monai_chd.workflow.structures import find_structures, standardize, with_structures
+
+pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")  # MONAI says so of every config
+SETTINGS = {"frame_size": 24, "window": [-200, 900]}
+HEAD = ["--encoder", "structures", "--standardize", "true", "--pooling", "mean", "--hidden_size", "8", *FRAMES]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The same training of three epochs, in one go and stopped after one, and the datalist."""
+    folder = tmp_path_factory.mktemp("structures")
+    datalist = write_phantom(folder)
+    assert train_structures(datalist, folder / "whole", 3) == 0
+    assert train_structures(datalist, folder / "parts", 1) == 0
+    assert train_structures(datalist, folder / "parts", 3, "--resume", "true") == 0
+    return SimpleNamespace(datalist=datalist, whole=folder / "whole", parts=folder / "parts")
+
+
+def weights(out):
+    return torch.load(out / "structures" / "models" / "model.pt", weights_only=True)
+
+
+def test_a_resumed_training_gives_the_same_bytes(runs):
+    for name in ("models/model.pt", "learning_curves.csv", "dice.csv"):
+        assert (runs.whole / "structures" / name).read_bytes() == (runs.parts / "structures" / name).read_bytes()
+
+
+def test_it_learns_and_its_dice_on_the_test_part_is_written(runs):
+    curves = list(csv.DictReader((runs.whole / "structures" / "learning_curves.csv").read_text().splitlines()))
+    assert float(curves[-1]["train_loss"]) < float(curves[0]["train_loss"])
+    assert {"val_mean_dice", "val_dice_LV", "val_dice_PA"} <= curves[0].keys()
+    test = json.loads(runs.datalist.read_text())["test"]
+    rows = list(csv.DictReader((runs.whole / "structures" / "dice.csv").read_text().splitlines()))
+    assert [row["patient"] for row in rows] == [record["patient"] for record in test]
+    assert json.loads((runs.whole / "structures" / "dice.json").read_text())["LV"]["n"] == len(test)
+
+
+def test_another_resolution_is_not_resumed(runs, capsys):
+    assert train_structures(runs.datalist, runs.parts, 4, "--resume", "true", "--frame_size", "32") == 1
+    assert re.search(r"last\.pt was trained with frame_size 24 \(asked: 32\)", capsys.readouterr().err)
+
+
+def test_a_classifier_describes_frames_by_them_and_needs_them_no_more(runs, tmp_path):
+    out = tmp_path / "out"
+    (out / "structures").parent.mkdir()
+    (out / "structures").symlink_to(runs.whole / "structures")
+    words = [str(runs.datalist), "--out", str(out), "--cache_dir", str(tmp_path / "cache")]
+    assert main(["train", *words, "--max_epochs", "2", "--cache", "features", *HEAD]) == 0
+    model = torch.load(out / "models" / "model.pt", weights_only=True)
+    own = weights(runs.whole)
+    assert all(torch.equal(model[f"encoder.network.{name}"], own[name]) for name in own)
+    assert model["standardization.deviation"].std() > 0
+    (out / "structures").unlink()  # they are in the model
+    assert main(["evaluate", *words]) == 0
+    assert main(["predict", str(runs.datalist.parents[1] / "cohort"), "--out", str(out)]) == 0
+    tables = [(out / part / "predictions.csv").read_text().splitlines() for part in ("evaluation", "inference")]
+    evaluated, predicted = ({row["image"]: row for row in csv.DictReader(table)} for table in tables)
+    assert len(predicted) == 18 and evaluated.keys() <= predicted.keys()
+    for name, row in evaluated.items():
+        assert float(row["Normal"]) == pytest.approx(float(predicted[name]["Normal"]), abs=1e-6)
+
+
+def test_without_structures_it_says_how_to_get_them(runs, tmp_path, capsys):
+    assert main(["train", str(runs.datalist), "--out", str(tmp_path / "out"), *HEAD]) == 1
+    error = capsys.readouterr().err
+    assert re.search(
+        r"structures/models/model\.pt: no structure network.*train-structures.*take another encoder", error
+    )
+    assert "Traceback" not in error and not (tmp_path / "out" / "models").exists()
+
+
+def refused(runs, cases=(), **settings):
+    path = runs.whole / "structures" / "models" / "model.pt"
+    return lambda: with_structures(CNNLSTM("structures"), path, {**SETTINGS, **settings}, {"test": cases})
+
+
+def test_structures_of_patients_to_test_on_are_refused(runs):
+    """The planted mistake: the structure network has seen a patient of the outer fold."""
+    record = json.loads(runs.datalist.read_text())["training"][0]
+    with pytest.raises(ValueError, match=rf"1 patients of the test part were seen .*\({record['patient']}\)"):
+        refused(runs, [record])()
+    refused(runs, [{"patient": "somebody else"}])()
+
+
+@pytest.mark.parametrize(("key", "value"), [("frame_size", 32), ("window", [-100, 400])])
+def test_structures_of_other_frames_are_refused(runs, key, value):
+    with pytest.raises(ValueError, match=rf"trained on other frames: {key} .*\(here: "):
+        refused(runs, **{key: value})()
+
+
+def test_weights_of_another_network_are_refused(runs, tmp_path):
+    for name in ("settings.json", "trained_on.json"):
+        (tmp_path / name).write_bytes((runs.whole / "structures" / "models" / name).read_bytes())
+    torch.save({"somewhere": torch.zeros(3)}, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="weights of another network"):
+        with_structures(CNNLSTM("structures"), tmp_path / "model.pt", SETTINGS, {"test": []})
+    (tmp_path / "settings.json").write_text('{"frame_size": 24, "window": [-200, 900], "encoder": "small_cnn"}')
+    with pytest.raises(ValueError, match=r"no structure network: settings\.json beside it lacks channels, context"):
+        with_structures(CNNLSTM("structures"), tmp_path / "model.pt", SETTINGS, {"test": []})
+
+
+def test_other_encoders_are_left_alone():
+    network = CNNLSTM("small_cnn")
+    assert with_structures(network, "/nowhere", SETTINGS, {"test": []}) is network
+
+
+def test_those_trained_here_go_before_those_that_the_bundle_ships(tmp_path):
+    own, shipped = tmp_path / "out", tmp_path / "bundle"
+    assert find_structures(own, shipped) == str(own / "structures" / "models" / "model.pt")
+    (shipped / "structures" / "models").mkdir(parents=True)
+    (shipped / "structures" / "models" / "model.pt").touch()
+    assert find_structures(own, shipped) == str(shipped / "structures" / "models" / "model.pt")
+
+
+def test_features_are_standardized_over_real_frames_only():
+    network = CNNLSTM("structures", standardize=True)
+    rng = np.random.default_rng(0)
+    width = network.feature_size
+    features = rng.normal(5, 3, (4, 6, width)).astype(np.float32)
+    features[:, 4:] = 0  # padding
+    features[:, :4, 0] = 7  # never varies
+    dataset = [{"image": torch.from_numpy(case), "num_frames": 4} for case in features]
+    standardize(network, dataset, resume=True)
+    assert not network.standardization.mean.any()
+    standardize(network, dataset)
+    real = network.standardization(torch.from_numpy(features[:, :4]).reshape(-1, width))
+    torch.testing.assert_close(real.mean(0), torch.zeros(width), atol=1e-5, rtol=0)
+    torch.testing.assert_close(real[:, 1:].std(0, correction=0), torch.ones(width - 1), atol=1e-5, rtol=0)
+    assert not real[:, 0].any()
+
+
+def test_frames_that_are_no_features_yet_are_encoded_first():
+    network = CNNLSTM("small_cnn", standardize=True)
+    frames = torch.randint(0, 255, (1, 5, 16, 16), dtype=torch.uint8)
+    standardize(network, [{"image": frames, "num_frames": 3}])
+    with torch.no_grad():
+        expected = network.eval().encoder(frames[None, :, :3], torch.tensor([3]))[0].mean(0)
+    torch.testing.assert_close(network.standardization.mean, expected)
