@@ -14,7 +14,7 @@ from typing import Any
 from monai_chd import __version__
 from monai_chd.errors import UserError
 
-BUNDLE_COMMANDS = ("train", "train-structures", "evaluate", "predict", "export", "cache", "crossval")
+BUNDLE_COMMANDS = ("train", "train-structures", "evaluate", "predict", "segment", "export", "cache", "crossval")
 """Commands that take any key of the bundle's config as --key value."""
 
 OWN_OPTIONS = ("--out", "--format", "--scans", "--help")
@@ -22,6 +22,9 @@ OWN_OPTIONS = ("--out", "--format", "--scans", "--help")
 
 CROSSVAL_OPTIONS = ("--quick", "--folds", "--repeats", "--seed", "--against", "--no-controls")
 """The same of cross-validation alone; elsewhere --seed is a key of the config."""
+
+PRESETS = ("reference", "fast")
+"""Named settings of a training, `bundle/configs/preset_NAME.json`."""
 
 PHANTOM_SIZES = 128, 64
 """Pixels of a slice unless told otherwise: of a cohort, and with --like-imagechd."""
@@ -64,6 +67,7 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     if not words or words[0] not in BUNDLE_COMMANDS:
         return list(words), []
     options = OWN_OPTIONS + (CROSSVAL_OPTIONS if words[0] == "crossval" else ())
+    options += ("--preset",) if words[0] in ("train", "crossval") else ()
     own: list[str] = []
     pairs: list[str] = []
     queue = list(words)
@@ -95,6 +99,7 @@ def command_parser() -> argparse.ArgumentParser:
     _add_train_structures(commands)
     _add_evaluate(commands)
     _add_predict(commands)
+    _add_segment(commands)
     _add_export(commands)
     _add_crossval(commands)
     _add_cache(commands)
@@ -237,6 +242,17 @@ def _add_train(commands: Any) -> None:
     command = _add(commands, "train", "train a model (bundle config train.json)", KEYS)
     command.add_argument("datalist", metavar="WORK/datalist.json")
     command.add_argument("--out", required=True, metavar="OUT", help="folder for model, curves and logs")
+    _add_preset(command)
+
+
+def _add_preset(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--preset",
+        choices=PRESETS,
+        help="settings of the training by name; keys given beside it go before. reference: the network of the replaced "
+        "pipeline, trained from scratch. fast: learns the heart's structures from the label maps beside the scans, and "
+        "classifies by them",
+    )
 
 
 def _add_train_structures(commands: Any) -> None:
@@ -280,6 +296,20 @@ def _add_predict(commands: Any) -> None:
     )
 
 
+def _add_segment(commands: Any) -> None:
+    command = _add(
+        commands,
+        "segment",
+        "write label maps of the heart's structures for scans (segment.json)",
+        "In each scan's own space, with ImageCHD's numbers (1 LV, 2 RV, 3 LA, 4 RA, 5 myocardium, 6 aorta, 7 pulmonary "
+        "artery), by the structure network in OUT/structures. Keys: structures, hu_offset, reader, gpu, amp.",
+    )
+    command.add_argument("source", metavar="SCANS", help="NIfTI file or folder")
+    command.add_argument(
+        "--out", required=True, metavar="OUT", help="folder of the training; label maps go to OUT/segmentation"
+    )
+
+
 def _add_export(commands: Any) -> None:
     command = _add(
         commands,
@@ -302,6 +332,7 @@ def _add_crossval(commands: Any) -> None:
     )
     command.add_argument("datalist", metavar="WORK/datalist.json")
     command.add_argument("--out", required=True, metavar="CV", help="folder for fits, predictions and report")
+    _add_preset(command)
     command.add_argument("--quick", action="store_true", help="one repeat instead of --repeats")
     command.add_argument("--folds", type=int, default=5, help="folds of a repeat")
     command.add_argument("--repeats", type=int, default=5, help="how often the folds are drawn")

@@ -25,9 +25,11 @@ from monai_chd.files import leaving_no_empty_folders
 def _checked(options: argparse.Namespace, configs: Sequence[str], given: Sequence[str]) -> dict[str, Any]:
     """The config keys of a command line, refused when a config does not know them or their values cannot be."""
     from monai_chd.workflow.begin import check_values
-    from monai_chd.workflow.run import check_keys
+    from monai_chd.workflow.run import check_keys, config_content
 
     overrides = config_keys(options.pairs)
+    if preset := getattr(options, "preset", None):
+        overrides = {**config_content(f"preset_{preset}"), **overrides}
     check_keys(configs, overrides, given)
     check_values(overrides)
     return overrides
@@ -107,27 +109,24 @@ def _audit(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace) -> None:
     from monai_chd.workflow.run import run_bundle
     from monai_chd.workflow.settings import LAST, resume_settings
+    from monai_chd.workflow.structures import prepare_structures
 
     overrides = _checked(options, ["train"], ("datalist", "output_dir"))
     if overrides.get("resume") is True:  # who resumes means the same training
         overrides = resume_settings(Path(options.out, "models", LAST)) | overrides
+    prepare_structures(options.datalist, options.out, overrides)
     run_bundle(["train"], datalist=_absolute(options.datalist), output_dir=_absolute(options.out), **overrides)
 
 
 def _train_structures(options: argparse.Namespace) -> None:
-    from monai_chd.cohort.datalist import read_datalist
-    from monai_chd.workflow.run import run_bundle
     from monai_chd.workflow.settings import LAST, STRUCTURES_FOLDER, resume_settings
+    from monai_chd.workflow.structures import train_structures
 
     overrides = _checked(options, ["train_structures"], ("datalist", "output_dir"))
     folder = Path(options.out, STRUCTURES_FOLDER)
     if overrides.get("resume") is True:
         overrides = resume_settings(folder / "models" / LAST) | overrides
-    fixed = {"datalist": _absolute(options.datalist), "output_dir": str(folder.resolve())}
-    run_bundle(["train_structures"], **fixed, **overrides)
-    if any(record.get("label_map") for record in read_datalist(options.datalist)["test"]):
-        machine = {key: overrides[key] for key in ("dataset_dir", "gpu", "amp", "reader") if key in overrides}
-        run_bundle(["train_structures", "evaluate_structures"], **fixed, **machine)
+    train_structures(options.datalist, folder, overrides)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -143,6 +142,31 @@ def _predict(options: argparse.Namespace) -> None:
 
     overrides = _checked(options, ["inference"], ("dataset_dir", "output_dir"))
     run_bundle(["inference"], dataset_dir=_absolute(options.source), output_dir=_absolute(options.out), **overrides)
+
+
+def _segment(options: argparse.Namespace) -> None:
+    from monai_chd.report.contact_sheet import structure_contact_sheet
+    from monai_chd.workflow.run import run_bundle
+
+    overrides = _checked(options, ["segment"], ("dataset_dir", "output_dir"))
+    source, folder = Path(options.source).resolve(), Path(options.out).resolve() / "segmentation"
+    try:
+        run_bundle(["segment"], dataset_dir=str(source), output_dir=_absolute(options.out), **overrides)
+    finally:
+        if pairs := _segmented(source, folder):
+            print(f"contact sheet: {structure_contact_sheet(pairs, folder / 'contact_sheet.png')}")
+
+
+def _segmented(source: Path, folder: Path) -> list[tuple[str, Path, Path]]:
+    """Scans with the label maps that they have been given: name, scan, label map."""
+    import csv
+
+    if not (folder / "structures.csv").is_file():
+        return []
+    with (folder / "structures.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["label_map"]]
+    root = source.parent if source.is_file() else source
+    return [(row["image"].replace("_image.nii.gz", ""), root / row["image"], folder / row["label_map"]) for row in rows]
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -192,6 +216,7 @@ COMMANDS = {
     "train-structures": _train_structures,
     "evaluate": _evaluate,
     "predict": _predict,
+    "segment": _segment,
     "export": _export,
     "crossval": _crossval,
     "cache": _cache,

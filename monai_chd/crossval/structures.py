@@ -18,12 +18,7 @@ from monai_chd.schemas import read_checked
 from monai_chd.versions import software_versions
 from monai_chd.workflow.run import quietly, run_bundle
 from monai_chd.workflow.settings import LAST, MODEL
-
-ENCODER = "structures"
-"""The encoder that needs a structure network."""
-
-SHARED_KEYS = ("frame_size", "sequence_length", "sampling", "window", "reader", "hu_offset", "cine_slice")
-"""Settings of the fits that their structure networks have too: both see the same frames."""
+from monai_chd.workflow.structures import ENCODER, SHARED_KEYS
 
 SCHEMA = Path(__file__).with_name("structures_done.schema.json")
 MEND = "; remove its folder and run the same command again"

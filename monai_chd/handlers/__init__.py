@@ -5,6 +5,7 @@ from monai_chd.handlers.checkpoints import Checkpoints
 from monai_chd.handlers.cost_estimate import CostEstimate
 from monai_chd.handlers.epoch_seed import EpochSeed
 from monai_chd.handlers.head_threads import HeadThreads
+from monai_chd.handlers.label_maps import LabelMaps
 from monai_chd.handlers.learning_curves import LearningCurves, probability_loss
 from monai_chd.handlers.mistakes import BareMistakes
 from monai_chd.handlers.predictions import Predictions
@@ -19,6 +20,7 @@ __all__ = [
     "DiceTable",
     "EpochSeed",
     "HeadThreads",
+    "LabelMaps",
     "LearningCurves",
     "Predictions",
     "StructureDice",

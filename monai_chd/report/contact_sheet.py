@@ -18,7 +18,9 @@ from PIL import Image, ImageDraw, ImageFont
 from monai_chd.cohort.tables import Diagnosis, find_table, read_table
 from monai_chd.errors import UserError, UserFileError
 from monai_chd.files import replacing
-from monai_chd.labels import CLASSES
+from monai_chd.hu_offset import detect_hu_offset
+from monai_chd.labels import CLASSES, STRUCTURES
+from monai_chd.nifti import read_volume
 
 DISPLAY_WINDOW = (-200.0, 900.0)
 """HU shown as black and as white: wide enough for lung edges, muscle and contrast to differ at once."""
@@ -26,6 +28,20 @@ TILE = 160
 TITLE_WIDTH = 150
 VENTRICLES = (1, 2, 5)
 UNDETERMINED = "Undetermined"
+COLOURS = (
+    (0, 0, 0),
+    (230, 60, 60),
+    (60, 110, 230),
+    (250, 150, 150),
+    (140, 190, 255),
+    (240, 205, 60),
+    (205, 40, 160),
+    (60, 205, 140),
+)
+"""Of background and `labels.STRUCTURES`: what carries red blood in a normal heart is reddish, what carries blue blood bluish."""
+OPACITY = 0.45
+LEGEND = 26
+"""Pixels of the line that names the colours."""
 
 
 class Case(NamedTuple):
@@ -35,11 +51,13 @@ class Case(NamedTuple):
         title: lines of text at the left of the row.
         hu: HU, shape (X, Y, Z): X to the patient's right, Y anterior, Z to the head.
         heart: label map of the same shape; frames are spread over where it is not 0. None: over the whole volume.
+        coloured: lay the label map's structures over the frames, in `COLOURS`.
     """
 
     title: str
     hu: NDArray[Any]
     heart: NDArray[Any] | None = None
+    coloured: bool = False
 
 
 def contact_sheet(cases: Sequence[Case], path: str | os.PathLike[str], *, columns: int = 8) -> Path:
@@ -58,14 +76,18 @@ def contact_sheet(cases: Sequence[Case], path: str | os.PathLike[str], *, column
     """
     if not cases or columns < 1:
         raise UserError(f"contact sheet: expected at least one case and one column, came {len(cases)} and {columns}")
-    sheet = Image.new("L", (TITLE_WIDTH + columns * TILE, len(cases) * TILE))
+    colour = any(case.coloured for case in cases)
+    size = TITLE_WIDTH + columns * TILE, len(cases) * TILE + (LEGEND if colour else 0)
+    sheet = Image.new("RGB" if colour else "L", size)
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=14)
     for row, case in enumerate(cases):
         if case.hu.ndim != 3:
             raise UserError(f"contact sheet: expected a volume (X, Y, Z) for {case.title!r}, came {case.hu.shape}")
-        pen.multiline_text((8, row * TILE + 8), case.title, fill=255, font=font)
+        pen.multiline_text((8, row * TILE + 8), case.title, fill="white", font=font)
         for column, frame in enumerate(_frames(case, columns)):
             sheet.paste(frame, (TITLE_WIDTH + column * TILE, row * TILE))
+    for number, name in enumerate(STRUCTURES if colour else (), 1):
+        pen.text((8 + 80 * number, len(cases) * TILE + 4), name, fill=COLOURS[number], font=font)
     path = Path(path)
     with replacing(path) as passing:
         sheet.save(passing, format="PNG")
@@ -83,12 +105,43 @@ def _frames(case: Case, count: int) -> Iterator[Image.Image]:
     low, high = DISPLAY_WINDOW
     # frames at the middle of `count` equal stretches: the first and the last slice of a heart show little of it
     for share in (np.arange(count) + 0.5) / count:
-        frame = case.hu[:, :, round(first + share * (last - first))].astype(np.float32)
+        place = round(first + share * (last - first))
+        frame = case.hu[:, :, place].astype(np.float32)
         grey = np.rint(255 * np.clip((frame - low) / (high - low), 0, 1)).astype(np.uint8)
         picture = Image.fromarray(np.ascontiguousarray(grey[::-1, ::-1].T))
+        if case.coloured and case.heart is not None:
+            labels = np.ascontiguousarray(case.heart[::-1, ::-1, place].T)
+            picture = picture.convert("RGB")
+            over = Image.fromarray(np.array(COLOURS, np.uint8)[np.where(labels < len(COLOURS), labels, 0)])
+            picture.paste(over, (0, 0), Image.fromarray(np.where(labels > 0, round(255 * OPACITY), 0).astype(np.uint8)))
         scale = TILE / max(picture.size)
         width, height = (max(1, round(scale * side)) for side in picture.size)
         yield picture.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def structure_contact_sheet(
+    pairs: Sequence[tuple[str, Path, Path]], path: str | os.PathLike[str], *, most: int = 12
+) -> Path:
+    """Draw scans with their label maps laid over them.
+
+    Args:
+        pairs: title, scan and label map of each.
+        path: the PNG to write.
+        most: scans drawn at most, evenly spread over all.
+    """
+    chosen = [
+        pairs[place] for place in np.unique(np.linspace(0, len(pairs) - 1, min(most, len(pairs))).round().astype(int))
+    ]
+    cases = []
+    for title, scan, label_map in chosen:
+        volume = read_volume(scan)
+        hu = volume.values + detect_hu_offset(volume.values, scan)
+        axes = nib.orientations.io_orientation(volume.affine)
+        shown, heart = (
+            nib.orientations.apply_orientation(values, axes) for values in (hu, read_volume(label_map).values)
+        )
+        cases.append(Case(title, shown, heart, coloured=True))
+    return contact_sheet(cases, path)
 
 
 def cohort_contact_sheet(folder: str | os.PathLike[str], path: str | os.PathLike[str], per_class: int = 3) -> Path:

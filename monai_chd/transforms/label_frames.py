@@ -11,16 +11,23 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Orientation, Transform
+from monai.utils import TraceKeys
+from numpy.typing import NDArray
 
 from monai_chd.errors import UserError, bare_mistakes
 from monai_chd.labels import MYOCARDIUM, STRUCTURES, UNDRAWN
 from monai_chd.nifti import open_header, read_volume
+from monai_chd.transforms.load_frames import LoadFrames
 from monai_chd.transforms.padding import SEQUENCE_LENGTH, PadFrames
 from monai_chd.transforms.resizing import FRAME_SIZE, ResizeFrames
 from monai_chd.transforms.slicing import ORIENTATION, SliceToFrame
+
+_OF_VALUES = ("ResizeFrames", "QuantizeFrames")
+"""Steps whose inverse is not for labels."""
 
 SAME_PLACE = 0.01
 """Voxels by which the corners of a label map may lie elsewhere than its image's: headers are rounded."""
@@ -90,6 +97,33 @@ def _check_grid(path: str | Path, shape: tuple[int, ...], affine: np.ndarray, im
             f"{path}: a label map that lies elsewhere than {image}: by their affines a corner is {away:.2g} voxels away; write "
             f"the affine of the image into it, or resample it"
         )
+
+
+def to_label_map(load: LoadFrames, frames: MetaTensor, scores: torch.Tensor) -> NDArray[np.uint8]:
+    """Scores of structures on frames as a label map of their volume, numbers of `labels.STRUCTURES`, (X, Y, Z).
+
+    Scores are interpolated to the size of the slices before the largest is taken, so that borders are smooth; slices that were
+    sampled out have the numbers of the nearest that was kept.
+
+    Args:
+        load: what made the frames.
+        frames: (1, L, S, S), with the history of `load`.
+        scores: logits or probabilities, (8, L, S, S).
+    """
+    steps = {step[TraceKeys.CLASS_NAME]: step for step in frames.applied_operations}
+    shape = steps["ResizeFrames"][TraceKeys.ORIG_SIZE]
+    top, left, height, width = steps["ResizeFrames"][TraceKeys.EXTRA_INFO]["box"]
+    count = int(frames.meta["num_frames"])
+    labels = torch.zeros((1, frames.shape[1], *shape[-2:]), dtype=torch.uint8)
+    for frame in range(count):
+        own = scores[None, :, frame, top : top + height, left : left + width].float()
+        if (height, width) != tuple(shape[-2:]):
+            own = F.interpolate(own, tuple(shape[-2:]), mode="bilinear", align_corners=False)
+        labels[0, frame] = own.argmax(1)[0].to(torch.uint8)
+    history = [step for step in frames.applied_operations if step[TraceKeys.CLASS_NAME] not in _OF_VALUES]
+    volume = load.orient.inverse(load.cut.inverse(load.pad.inverse(MetaTensor(labels, applied_operations=history))))
+    found: NDArray[np.uint8] = np.rint(volume.numpy()[0]).astype(np.uint8)
+    return found
 
 
 class LoadLabelFramesd(MapTransform):

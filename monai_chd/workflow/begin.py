@@ -117,15 +117,18 @@ def begin_inference(checkpoint: str | Path, settings: Mapping[str, Any]) -> None
 
 
 @bare_mistakes()
-def begin_structures(checkpoint: str | Path, settings: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> None:
-    """Before a structure network is evaluated: as `begin_evaluation`, which is a classifier's.
+def begin_structures(
+    checkpoint: str | Path, settings: Mapping[str, Any], cases: Sequence[Mapping[str, Any]] | None = None
+) -> None:
+    """Before a structure network is used: as `begin_inference`, or `begin_evaluation` on `cases`, which are a classifier's.
 
     Raises:
-        UserFileError, UserError: see `begin_evaluation`.
+        UserFileError, UserError: see there.
     """
     check_values(settings)
     check_checkpoint(checkpoint, settings, STRUCTURE_KEYS)
-    check_unseen(checkpoint, cases)
+    if cases is not None:
+        check_unseen(checkpoint, cases)
 
 
 @bare_mistakes()

@@ -1,10 +1,11 @@
 """The structure network inside a classifier: where its weights are, that they fit, and that they know none of its test patients.
 
-How it is trained is its config's part (`train_structures.json`).
+What a training of it does is its config's part (`train_structures.json`).
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from torch import nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from monai_chd.cohort.datalist import PARTS, read_datalist
 from monai_chd.cohort.identity import patient_key
 from monai_chd.errors import UserError, UserFileError, bare_mistakes
 from monai_chd.networks import StructureEncoder
 from monai_chd.networks.sequences import Standardization
 from monai_chd.wording import some_of
+from monai_chd.workflow.run import bundle_folder, config_content, run_bundle
 from monai_chd.workflow.settings import (
     STRUCTURES_FOLDER,
     find_checkpoint,
@@ -27,6 +30,17 @@ from monai_chd.workflow.settings import (
 )
 from monai_chd.workflow.weights import load_weights
 
+logger = logging.getLogger(__name__)
+
+ENCODER = "structures"
+"""The encoder that needs a structure network."""
+
+SHARED_KEYS = ("frame_size", "sequence_length", "sampling", "window", "reader", "hu_offset", "cine_slice")
+"""Settings of a classifier that its structure network has too: both see the same frames."""
+
+MACHINE_KEYS = ("dataset_dir", "gpu", "amp", "reader")
+"""Keys of a training that its evaluation on the same machine has too."""
+
 SAME_FRAMES = ("frame_size", "window")
 """Settings that the frames of a classifier share with those that its structure network was trained on."""
 
@@ -34,6 +48,49 @@ SAME_FRAMES = ("frame_size", "window")
 def find_structures(output_dir: str | Path, bundle_root: str | Path) -> str:
     """Weights of the structure network: those trained below `output_dir`, else those the bundle ships; the former if none are."""
     return find_checkpoint(Path(output_dir, STRUCTURES_FOLDER), Path(bundle_root, STRUCTURES_FOLDER))
+
+
+def train_structures(datalist: str | Path, output_dir: str | Path, overrides: Mapping[str, Any]) -> None:
+    """Train a structure network, and measure its Dice on the patients of the test part who have a label map.
+
+    Args:
+        datalist: file made by `prepare`.
+        output_dir: where it goes.
+        overrides: keys of `train_structures.json`.
+
+    Raises:
+        UserFileError, UserError: see `label_maps.load_structure_cases` and `begin.begin_training`.
+    """
+    places = {"datalist": str(Path(datalist).resolve()), "output_dir": str(Path(output_dir).resolve())}
+    run_bundle(["train_structures"], **places, **overrides)
+    if any(record.get("label_map") for record in read_datalist(datalist)["test"]):
+        machine = {key: overrides[key] for key in MACHINE_KEYS if key in overrides}
+        run_bundle(["train_structures", "evaluate_structures"], **places, **machine)
+
+
+def prepare_structures(datalist: str | Path, output_dir: str | Path, overrides: Mapping[str, Any]) -> None:
+    """Before a training: train the structure network that it needs and is not there, or say what label maps are good for.
+
+    Args:
+        datalist: file made by `prepare`.
+        output_dir: of the training.
+        overrides: keys of `train.json`.
+    """
+    with_map = sum(bool(record.get("label_map")) for part in PARTS for record in read_datalist(datalist)[part])
+    if overrides.get("encoder") != ENCODER:
+        if with_map and not overrides.get("resume"):
+            logger.info(
+                f"{with_map} scans have a label map, which this training does not use: --preset fast learns from them"
+            )
+        return
+    given = "structures" in overrides or overrides.get("resume")
+    if given or not with_map or Path(find_structures(output_dir, bundle_folder())).is_file():
+        return
+    defaults = config_content("train")
+    settings = {key: overrides.get(key, defaults[key]) for key in SHARED_KEYS}
+    settings |= {key: overrides[key] for key in ("dataset_dir", "fold", "seed", "gpu", "amp") if key in overrides}
+    settings["max_epochs"] = overrides.get("structure_epochs", defaults["structure_epochs"])
+    train_structures(datalist, Path(output_dir, STRUCTURES_FOLDER), settings)
 
 
 @bare_mistakes()

@@ -1,10 +1,21 @@
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 
 from monai_chd.phantom.cohort import write_cohort
 from monai_chd.report import contact_sheet as module
-from monai_chd.report.contact_sheet import TILE, TITLE_WIDTH, Case, cohort_contact_sheet, contact_sheet
+from monai_chd.report.contact_sheet import (
+    COLOURS,
+    LEGEND,
+    OPACITY,
+    TILE,
+    TITLE_WIDTH,
+    Case,
+    cohort_contact_sheet,
+    contact_sheet,
+    structure_contact_sheet,
+)
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +94,28 @@ def test_names_the_image_that_is_missing(cohort, tmp_path):
     (tmp_path / workbook.name).write_bytes(workbook.read_bytes())
     with pytest.raises(FileNotFoundError, match=r"ct_1\d+_image.nii.gz: the workbook lists patient 1"):
         cohort_contact_sheet(tmp_path, tmp_path / "sheet.png")
+
+
+def test_label_maps_are_laid_over_their_scans_and_the_colours_named(tmp_path):
+    labels = np.zeros((20, 20, 6), np.uint8)
+    labels[:10] = 1
+    hu = np.full((20, 20, 6), -200.0)
+    with Image.open(contact_sheet([Case("", hu, labels, coloured=True)], tmp_path / "s.png", columns=4)) as picture:
+        sheet = picture.copy()
+    assert sheet.mode == "RGB" and sheet.height == TILE + LEGEND
+    right_of_patient, left_of_patient = (sheet.getpixel((TITLE_WIDTH + x, TILE // 2)) for x in (TILE - 20, 20))
+    assert left_of_patient == (0, 0, 0) and right_of_patient == tuple(round(OPACITY * part) for part in COLOURS[1])
+    legend = np.asarray(sheet)[TILE:]
+    assert {COLOURS[1], COLOURS[7]} <= {tuple(pixel) for pixel in legend.reshape(-1, 3).tolist()}
+
+
+def test_of_many_scans_some_are_drawn(tmp_path):
+    pairs = []
+    for number in range(5):
+        scan, label_map = (tmp_path / f"{number}_{kind}.nii.gz" for kind in ("image", "label"))
+        hu = np.random.default_rng(number).normal(np.where(np.indices((12, 12, 4))[0] < 6, -900, 60), 20)
+        nib.save(nib.Nifti1Image(hu.astype(np.int16), np.eye(4)), scan)
+        nib.save(nib.Nifti1Image(np.full((12, 12, 4), 2, np.uint8), np.eye(4)), label_map)
+        pairs.append((str(number), scan, label_map))
+    with Image.open(structure_contact_sheet(pairs, tmp_path / "sheet.png", most=3)) as sheet:
+        assert sheet.height == 3 * TILE + LEGEND
