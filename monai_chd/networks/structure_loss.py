@@ -5,6 +5,7 @@ from monai.losses import DiceCELoss
 from torch import Tensor, nn
 
 from monai_chd.labels import MYOCARDIUM, UNDRAWN
+from monai_chd.networks.sequences import plain_tensor
 
 _NEVER = -1e4
 """Logit of what a label map does not tell apart from background; half precision holds it."""
@@ -23,7 +24,7 @@ class StructureLoss(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits (N, 8, …) and labels (N, 1, …) in 0..8 to a scalar."""
-        logits, labels = known_part(logits, labels)
+        logits, labels = known_part(logits, plain_tensor(labels))
         loss: Tensor = self.loss(logits, labels)
         return loss
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from monai_chd.errors import UserError, bare_mistakes
 from monai_chd.labels import STRUCTURES
-from monai_chd.networks.sequences import checked_input, frame_mask, to_unit_range
+from monai_chd.networks.sequences import checked_input, frame_mask, plain_tensor, to_unit_range
 
 CLASSES_OF_PIXELS = len(STRUCTURES) + 1
 
@@ -66,7 +66,7 @@ class StructureNet(nn.Module):
             of padding.
         """
         if frames.dim() == 4:
-            return self.read(frames)
+            return self.read(plain_tensor(frames))
         frames, num_frames = checked_input(frames, num_frames)
         return self.scores(frames, num_frames)
 

@@ -338,6 +338,29 @@ def _rule(text: str) -> Callable[[Kitchen], Sequence[object]]:
     return lambda k: [*_cell("A1", "index")(k), "--rule", _file(k, "rule.json", text)]
 
 
+def _bare(content: dict[str, Any]) -> None:
+    """A datalist without label maps."""
+    for record in (*content["training"], *content["test"]):
+        record.pop("label_map", None)
+
+
+def _label_maps(kind: str) -> Callable[[Kitchen], Sequence[object]]:
+    """Training of structures on label maps that are "gone", of an "other shape" or "empty" of structures."""
+
+    def words(k: Kitchen) -> Sequence[object]:
+        def spoil(content: dict[str, Any]) -> None:
+            for record in content["training"]:
+                path = k.folder / f"{record['patient']}_map.nii.gz"
+                record["label_map"] = str(path)
+                shape = nib.load(Path(content["root"], record["image"])).shape
+                if kind != "gone":
+                    write_scan(path, np.full((12, 12, 7) if kind == "other shape" else shape, 9, np.uint8))
+
+        return [k.edited(spoil), "--out", k.folder / "out"]
+
+    return words
+
+
 NINE = [[1001 + i, CLASSES[i % 3]] for i in range(9)]
 
 KINDS = (
@@ -633,5 +656,51 @@ KINDS = (
         "phantom",
         lambda k: [k.folder / "p", "--archive"],
         ("--archive", "--like-imagechd"),
+    ),
+    # structures
+    Kind(
+        "structures of a cohort without label maps",
+        "train-structures",
+        lambda k: [k.edited(_bare), "--out", k.folder / "out"],
+        ("no case to train or validate has a label map", "efficientnet_lite0"),
+    ),
+    Kind(
+        "label maps that are gone",
+        "train-structures",
+        _label_maps("gone"),
+        ("label maps of", "map.nii.gz", "prepare again"),
+    ),
+    Kind(
+        "a label map of another shape",
+        "train-structures",
+        _label_maps("other shape"),
+        ("map.nii.gz", "shape (12, 12, 7)", "image.nii.gz", "mend one of the two"),
+    ),
+    Kind(
+        "a label map without a structure",
+        "train-structures",
+        _label_maps("empty"),
+        ("map.nii.gz", "without any of the structures 1 to 7"),
+    ),
+    Kind(
+        "an encoder that needs structures, without them",
+        "train",
+        lambda k: [k.edited(_bare), "--out", k.folder / "out", "--encoder", "structures"],
+        ("no structure network", "train-structures", "take another encoder"),
+    ),
+    Kind(
+        "a classifier in place of a structure network",
+        "train",
+        lambda k: [
+            *(k.datalist, "--out", k.folder / "new", "--encoder", "structures"),
+            *("--structures", k.model() / "models" / "model.pt"),
+        ],
+        ("model.pt", "no structure network", "lacks channels, context"),
+    ),
+    Kind(
+        "a segmentation without a network",
+        "segment",
+        lambda k: [k.scans(), "--out", k.folder / "out"],
+        ("no structure network", "train-structures"),
     ),
 )
