@@ -134,6 +134,14 @@ def escaped(name: str) -> str:
     return name.encode(**TEXT).decode("utf-8")
 
 
+def name_below(path: str | Path, folder: str | Path) -> str:
+    """A file's path relative to a folder, as given or through links; of a file that is `folder` itself its name."""
+    below, above = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
+    if not below.is_relative_to(above):
+        above = Path(folder).resolve()
+    return below.name if below == above else Path(os.path.relpath(below, above)).as_posix()
+
+
 def writable_folder(folder: str | Path) -> Path:
     """Make a folder if need be, and prove that it can be written to.
 

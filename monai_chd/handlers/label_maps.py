@@ -6,7 +6,6 @@ How scores become a label map is `transforms.label_frames`' part.
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 
 from monai_chd.errors import UserError, bare_mistakes
-from monai_chd.files import replacing, writable_folder, write_csv
+from monai_chd.files import name_below, replacing, writable_folder, write_csv
 from monai_chd.labels import STRUCTURES
 from monai_chd.nifti import open_header, stem
 from monai_chd.transforms import LoadFramesd
@@ -59,7 +58,7 @@ class LabelMaps:
         state: Any = engine.state
         for case, output in zip(state.batch, state.output, strict=True):
             path, reason = Path(str(case["image"].meta["filename_or_obj"])), str(case.get("reason", ""))
-            place = Path(os.path.relpath(path, self.dataset_dir)) if path != self.dataset_dir else Path(path.name)
+            place = Path(name_below(path, self.dataset_dir))
             if not reason and case["image"].meta.get("intensity") == "arbitrary":
                 reason = f"{path}: a 4D cine has no HU and no label map"
             if reason:

@@ -6,7 +6,6 @@ What the table's columns are, and how they are written, is `metrics.predictions`
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from ignite.engine import Engine, Events
 from numpy.typing import NDArray
 
 from monai_chd.errors import UserError, bare_mistakes
-from monai_chd.files import writable_folder
+from monai_chd.files import name_below, writable_folder
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.calibration import Calibration, calibration_line, read_calibration, scale
 from monai_chd.metrics.estimates import evaluate
@@ -88,20 +87,13 @@ class Predictions:
         self.cine.clear()
         self.short.clear()
 
-    def _name(self, image: str) -> str:
-        """Path relative to `dataset_dir`, as given or through links; of a file that is `dataset_dir` itself its name."""
-        path, folder = Path(os.path.abspath(image)), Path(os.path.abspath(self.dataset_dir))
-        if not path.is_relative_to(folder):
-            folder = self.dataset_dir.resolve()
-        return path.name if path == folder else Path(os.path.relpath(path, folder)).as_posix()
-
     def _collect(self, engine: Engine) -> None:
         state: Any = engine.state
         for case, output in zip(state.batch, state.output, strict=True):
             reason = str(case.get("reason", ""))
             label = case.get("label")
             path = case["image"].meta["filename_or_obj"]
-            name = self._name(path)
+            name = name_below(path, self.dataset_dir)
             if case["image"].meta.get("intensity") == "arbitrary":
                 self.cine.append(name)
             elif not reason and int(case.get("num_frames", FEW_FRAMES)) < FEW_FRAMES:
