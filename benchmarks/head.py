@@ -36,7 +36,8 @@ def side(paths: Sequence[str], size: int, length: int) -> Side:
     def ready() -> None:
         scans = [{**record, "image": str(design.image_path(record))} for record in design.records]
         with quietly(work / "features.log"):
-            configured(["train"], {**design.overrides, "train#dataset#data": literal(scans)}, ["train#dataset"])
+            own = {"datalist": str(design.datalist), "train#dataset#data": literal(scans)}
+            configured(["train"], {**design.overrides, **own}, ["train#dataset"])
 
     return Side(lambda: None, ready, fits)
 

@@ -76,6 +76,8 @@ def prepare_structures(datalist: str | Path, output_dir: str | Path, overrides: 
         output_dir: of the training.
         overrides: keys of `train.json`.
     """
+    if not Path(datalist).is_file():
+        return  # the training says so
     with_map = sum(bool(record.get("label_map")) for part in PARTS for record in read_datalist(datalist)[part])
     if overrides.get("encoder") != ENCODER:
         if with_map and not overrides.get("resume"):

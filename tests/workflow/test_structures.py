@@ -12,7 +12,8 @@ from tiny_structures import FRAMES, train_structures, write_phantom
 
 from monai_chd.cli import main
 from monai_chd.networks import CNNLSTM
-from monai_chd.workflow.structures import find_structures, standardize, with_structures
+from monai_chd.workflow import structures
+from monai_chd.workflow.structures import find_structures, prepare_structures, standardize, with_structures
 
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")  # MONAI says so of every config
 SETTINGS = {"frame_size": 24, "window": [-200, 900]}
@@ -74,13 +75,48 @@ def test_a_classifier_describes_frames_by_them_and_needs_them_no_more(runs, tmp_
         assert float(row["Normal"]) == pytest.approx(float(predicted[name]["Normal"]), abs=1e-6)
 
 
-def test_without_structures_it_says_how_to_get_them(runs, tmp_path, capsys):
-    assert main(["train", str(runs.datalist), "--out", str(tmp_path / "out"), *HEAD]) == 1
+@pytest.fixture
+def bare(runs, tmp_path):
+    """The same datalist without label maps."""
+    content = json.loads(runs.datalist.read_text())
+    for record in (*content["training"], *content["test"]):
+        record.pop("label_map")
+    content["root"] = str(runs.datalist.parents[1] / "cohort")
+    (tmp_path / "bare.json").write_text(json.dumps(content))
+    return tmp_path / "bare.json"
+
+
+def test_without_structures_or_label_maps_it_says_how_to_get_them(bare, tmp_path, capsys):
+    assert main(["train", str(bare), "--out", str(tmp_path / "out"), *HEAD]) == 1
     error = capsys.readouterr().err
     assert re.search(
         r"structures/models/model\.pt: no structure network.*train-structures.*take another encoder", error
     )
     assert "Traceback" not in error and not (tmp_path / "out" / "models").exists()
+
+
+def test_a_training_that_needs_structures_trains_them_first_once(runs, tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(structures, "train_structures", lambda *given: done.append(given))
+    asked = {"encoder": "structures", "frame_size": 24, "structure_epochs": 3, "seed": 5}
+    prepare_structures(runs.datalist, tmp_path, asked)
+    [(datalist, folder, settings)] = done
+    assert (datalist, folder) == (runs.datalist, tmp_path / "structures")
+    assert (settings["frame_size"], settings["max_epochs"], settings["seed"]) == (24, 3, 5)
+    assert settings["window"] == [-200, 900] and "encoder" not in settings
+    prepare_structures(runs.datalist, runs.whole, asked)  # they are there
+    prepare_structures(runs.datalist, tmp_path, {**asked, "structures": "elsewhere.pt"})
+    prepare_structures(runs.datalist, tmp_path, {**asked, "resume": True})
+    assert len(done) == 1
+
+
+def test_label_maps_that_a_training_does_not_use_are_mentioned(runs, bare, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(structures.logger, "info", said.append)
+    prepare_structures(runs.datalist, tmp_path, {"encoder": "small_cnn"})
+    assert said == ["18 scans have a label map, which this training does not use: --preset fast learns from them"]
+    prepare_structures(bare, tmp_path, {})
+    assert len(said) == 1
 
 
 def refused(runs, cases=(), **settings):
