@@ -51,12 +51,15 @@ class StructureEncoder(nn.Module):
         network: the structure network. It is taken over.
         trainable: False fixes it, see `FrameEncoder`.
         volume: also give every frame the descriptors of the whole case.
+        sharpness: the logits are multiplied by it. What a network is a little unsure of would add up to contacts that are not
+            there; with more, a descriptor comes close to that of the most probable structure and stays smooth.
     """
 
     in_channels: int
     feature_size: int
     trainable: bool
     volume: bool
+    sharpness: float
     first: Tensor
     second: Tensor
     # constants that TorchScript takes: it knows none of a module
@@ -64,12 +67,20 @@ class StructureEncoder(nn.Module):
     aorta: Final = STRUCTURES.index("Ao")
     pulmonary: Final = STRUCTURES.index("PA")
 
-    def __init__(self, network: StructureNet | None = None, *, trainable: bool = False, volume: bool = True) -> None:
+    def __init__(
+        self,
+        network: StructureNet | None = None,
+        *,
+        trainable: bool = False,
+        volume: bool = True,
+        sharpness: float = 3.0,
+    ) -> None:
         super().__init__()
         self.network = StructureNet() if network is None else network
         self.in_channels = 1
         self.trainable = trainable
         self.volume = volume
+        self.sharpness = float(sharpness)
         self.feature_size = len(PER_FRAME) + (len(PER_CASE) if volume else 0)
         first, second = zip(*PAIRS, strict=True)
         self.register_buffer("first", torch.tensor(first), persistent=False)
@@ -95,7 +106,7 @@ class StructureEncoder(nn.Module):
     def _shown(self, frames: Tensor, num_frames: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities of the structures (n, S, H, W) and intensity (n, H, W) of frames at positions (n, 2)."""
         stacks = self.network.stacks(frames, num_frames, positions)
-        shown = self.network.read(stacks).float().softmax(1)[:, 1:]
+        shown = (self.sharpness * self.network.read(stacks).float()).softmax(1)[:, 1:]
         return shown, stacks[:, self.network.context].float()
 
     def _look(self, frames: Tensor, num_frames: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:

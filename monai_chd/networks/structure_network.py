@@ -14,6 +14,12 @@ from monai_chd.errors import UserError, bare_mistakes
 from monai_chd.labels import STRUCTURES
 from monai_chd.networks.sequences import checked_input, frame_mask, plain_tensor, to_unit_range
 
+
+def whole(value: object, smallest: int) -> bool:
+    """Whether a setting is a whole number of at least so much."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= smallest
+
+
 CLASSES_OF_PIXELS = len(STRUCTURES) + 1
 
 
@@ -35,10 +41,14 @@ class StructureNet(nn.Module):
     @bare_mistakes()
     def __init__(self, channels: Sequence[int] = (16, 32, 64, 96), *, context: int = 2, chunk_size: int = 16) -> None:
         super().__init__()
-        if len(channels) < 2 or context < 0 or chunk_size < 1:
+        levels = [level for level in channels if whole(level, 1)] if isinstance(channels, Sequence) else []
+        if not isinstance(channels, Sequence) or len(levels) < len(channels) or len(levels) < 2:
             raise UserError(
-                f"expected channels of two levels or more, a context of 0 or more and a chunk_size of 1 or more, came "
-                f"{list(channels)}, {context}, {chunk_size}"
+                f"channels: expected whole numbers for two levels or more, such as [16, 32, 64, 96], came {channels!r}"
+            )
+        if not whole(context, 0) or not whole(chunk_size, 1):
+            raise UserError(
+                f"expected a context of 0 or more and a chunk_size of 1 or more, came {context!r} and {chunk_size!r}"
             )
         self.context = context
         self.chunk_size = chunk_size

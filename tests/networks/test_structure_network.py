@@ -66,7 +66,13 @@ def test_a_scripted_copy_gives_the_same(network, frames):
         torch.testing.assert_close(torch.jit.script(network)(frames, count), network(frames, count))
 
 
-def test_sizes_that_make_no_network_are_refused():
-    for arguments in ({"channels": [8]}, {"context": -1}, {"chunk_size": 0}):
-        with pytest.raises(ValueError, match="expected channels of two levels or more"):
+@pytest.mark.parametrize("channels", [[8], 8, [8, "a"], [8, 0], "88", None])
+def test_channels_that_make_no_network_are_refused(channels):
+    with pytest.raises(ValueError, match="channels: expected whole numbers for two levels or more"):
+        StructureNet(channels)
+
+
+def test_no_frame_at_once_and_less_than_no_context_are_refused():
+    for arguments in ({"context": -1}, {"context": 1.5}, {"chunk_size": 0}):
+        with pytest.raises(ValueError, match="expected a context of 0 or more"):
             StructureNet(**arguments)
