@@ -683,6 +683,12 @@ KINDS = (
         ("map.nii.gz", "without any of the structures 1 to 7"),
     ),
     Kind(
+        "channels of one level",
+        "train-structures",
+        lambda k: [k.datalist, "--out", k.folder / "out", "--channels", "8"],
+        ("channels: expected whole numbers for two levels or more", "came 8"),
+    ),
+    Kind(
         "an encoder that needs structures, without them",
         "train",
         lambda k: [k.edited(_bare), "--out", k.folder / "out", "--encoder", "structures"],
