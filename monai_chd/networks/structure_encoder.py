@@ -22,7 +22,7 @@ PER_FRAME = (
     *(f"{what} {name}" for what in ("area", "left", "back", "width", "depth", "intensity") for name in STRUCTURES),
     *(f"{what} {name}" for what in ("radius", "Euler", "goes on") for name in STRUCTURES),
     *(f"{what} {STRUCTURES[a]}-{STRUCTURES[b]}" for what in ("touch", "touch next") for a, b in PAIRS),
-    *("Ao left of PA", "Ao behind PA", "place", "heart"),
+    *("Ao left of PA", "Ao behind PA", "Ao in front", "Ao behind", "place", "heart"),
 )
 """Descriptors of one frame, in this order."""
 
@@ -30,6 +30,7 @@ PER_CASE = (
     *(f"volume {name}" for name in STRUCTURES),
     *(f"{what} {name} of all" for what in ("left", "back", "up") for name in STRUCTURES),
     *(f"contact {STRUCTURES[a]}-{STRUCTURES[b]}" for a, b in PAIRS),
+    *("Ao behind, mean", "Ao behind, narrowest", "Ao behind, widest", "Ao behind, narrowest on top"),
 )
 """Descriptors of the whole case, the same in all its frames: the sums over them."""
 
@@ -98,10 +99,10 @@ class StructureEncoder(nn.Module):
             raise ValueError(f"expected frames of {self.in_channels} channels, came {frames.shape[1]}")
         real = frame_mask(num_frames, frames.shape[2])  # (B, T)
         if not is_scripting() and is_recording():
-            sums, touch, onward = self._look_at_all(frames, num_frames, real)
+            sums, touch, onward, rows = self._look_at_all(frames, num_frames, real)
         else:
-            sums, touch, onward = self._look(frames, num_frames, real)
-        return self._in_heart(sums, touch, onward, real)
+            sums, touch, onward, rows = self._look(frames, num_frames, real)
+        return self._in_heart(sums, touch, onward, rows, real)
 
     def _shown(self, frames: Tensor, num_frames: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities of the structures (n, S, H, W) and intensity (n, H, W) of frames at positions (n, 2)."""
@@ -109,22 +110,24 @@ class StructureEncoder(nn.Module):
         shown = (self.sharpness * self.network.read(stacks).float()).softmax(1)[:, 1:]
         return shown, stacks[:, self.network.context].float()
 
-    def _look(self, frames: Tensor, num_frames: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _look(self, frames: Tensor, num_frames: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What each real frame shows, a few at a time; zeros for padding.
 
         Returns:
             Sums over pixels (B, T, S, 8), products of pairs of neighbours within frames (B, T, S, S), and those of each frame
-            with the next one, (B, T, S, S).
+            with the next one, (B, T, S, S); the aorta in each row, (B, T, 1, H).
         """
         positions = torch.nonzero(real)  # (N, 2)
         sums: list[Tensor] = []
         touch: list[Tensor] = []
         onward: list[Tensor] = []
+        rows: list[Tensor] = []
         last = torch.zeros(0)
         for start in range(0, positions.shape[0], self.network.chunk_size):
             shown, image = self._shown(frames, num_frames, positions[start : start + self.network.chunk_size])
             sums.append(moments(shown, image))
             touch.append(contacts(shown))
+            rows.append(shown[:, self.aorta : self.aorta + 1].sum(3))
             flat = shown.flatten(2)
             if start > 0:
                 onward.append(last @ flat[:1].transpose(1, 2))
@@ -137,10 +140,11 @@ class StructureEncoder(nn.Module):
             padded(torch.cat(sums), real, positions),
             padded(torch.cat(touch), real, positions),
             padded(onwards, real, positions),
+            padded(torch.cat(rows), real, positions),
         )
 
     @torch.jit.unused
-    def _look_at_all(self, frames: Tensor, num_frames: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _look_at_all(self, frames: Tensor, num_frames: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """`_look` for a graph recorded once for every length (ONNX export): all frames are read, padding is zeroed after."""
         B, T = real.shape
         case = torch.arange(B, device=frames.device)[:, None].expand(B, T)
@@ -154,10 +158,11 @@ class StructureEncoder(nn.Module):
             sums.reshape(B, T, *sums.shape[1:]) * real[:, :, None, None],
             touch.reshape(B, T, *touch.shape[1:]) * real[:, :, None, None],
             onward * follows[:, :, None, None],
+            shown[:, self.aorta : self.aorta + 1].sum(3).reshape(B, T, 1, -1) * real[:, :, None, None],
         )
 
-    def _in_heart(self, sums: Tensor, touch: Tensor, onward: Tensor, real: Tensor) -> Tensor:
-        """Sums over pixels (B, T, S, 8) and products of pairs (B, T, S, S), twice, to descriptors in units of the heart."""
+    def _in_heart(self, sums: Tensor, touch: Tensor, onward: Tensor, rows: Tensor, real: Tensor) -> Tensor:
+        """What `_look` gives to descriptors in units of the heart, (B, T, F)."""
         area, x, y, xx, yy, bright, edge, square = sums.unbind(3)  # each (B, T, S)
         z = torch.arange(sums.shape[1], device=sums.device, dtype=sums.dtype)[None, :, None]
         total = over_case(area) + self.small  # (B, 1, 1), as all that is of a case
@@ -175,6 +180,8 @@ class StructureEncoder(nn.Module):
         first, second = self.first, self.second
         touches = touch[:, :, first, second] + touch[:, :, second, first]  # (B, T, P), in sides of pixels
         onwards = onward[:, :, first, second] + onward[:, :, second, first]  # in pixels
+        behind = self._behind(rows, my)
+        before = (area[:, :, self.aorta] - behind).clamp_min(0)
         vessels = there[:, :, self.aorta] * there[:, :, self.pulmonary]
         described = [
             (area.clamp_min(0) + self.small).sqrt() / size,
@@ -190,6 +197,8 @@ class StructureEncoder(nn.Module):
             torch.log1p(100 * onwards / size**2),
             (vessels * (left[:, :, self.aorta] - left[:, :, self.pulmonary]))[:, :, None],
             (vessels * (back[:, :, self.aorta] - back[:, :, self.pulmonary]))[:, :, None],
+            (before + self.small).sqrt()[:, :, None] / size,
+            (behind + self.small).sqrt()[:, :, None] / size,
             (z - mz) / tall,
             (area.sum(2, keepdim=True) + self.small).sqrt() / size,
         ]
@@ -203,9 +212,34 @@ class StructureEncoder(nn.Module):
                 present * (y.sum(1, keepdim=True) / (whole + self.small) - my) / size,
                 present * ((area * z).sum(1, keepdim=True) / (whole + self.small) - mz) / tall,
                 torch.log(surface + 1e-3),
+                self._descending(behind, real, size[:, :, 0]),
             ):
                 described.append(case.expand(-1, sums.shape[1], -1))
         return torch.cat(described, 2) * real[:, :, None]
+
+    def _behind(self, rows: Tensor, my: Tensor) -> Tensor:
+        """Area of the aorta behind the middle of the heart, (B, T)."""
+        height = rows.shape[3]
+        y = torch.arange(height, device=rows.device, dtype=rows.dtype) - (height - 1) / 2
+        return (rows[:, :, 0] * torch.sigmoid(y - my)).sum(2)
+
+    def _descending(self, behind: Tensor, real: Tensor, size: Tensor) -> Tensor:
+        """Area of the aorta behind the heart (B, T) to its mean, narrowest, widest, and narrowest in the upper five frames.
+
+        All of them between the first and the last frame that shows much of it; (B, 1, 4), the last three against the mean.
+        """
+        much = (behind > 0.3 * behind.amax(1, keepdim=True)).to(torch.int64)
+        above = much.flip(1).cumsum(1).flip(1)
+        inside = (much.cumsum(1) > 0) & (above > 0) & real  # (B, T)
+        left = inside.to(torch.int64).flip(1).cumsum(1).flip(1)  # frames to the last one
+        mean = (behind * inside).sum(1, keepdim=True) / inside.sum(1, keepdim=True).clamp_min(1)
+        far = behind.amax(1, keepdim=True)
+        narrow = torch.where(inside, behind, far).amin(1, keepdim=True)
+        upper = torch.where(inside & (left <= 5), behind, far).amin(1, keepdim=True)
+        found = [mean / size**2 + 1e-3]
+        for value in (narrow, far, upper):
+            found.append(value / (mean + self.small) + 0.01)
+        return torch.log(torch.cat(found, 1))[:, None]
 
 
 def padded(rows: Tensor, real: Tensor, positions: Tensor) -> Tensor:

@@ -97,6 +97,22 @@ def test_neither_the_size_of_a_pixel_nor_the_place_in_the_frame_matters(found):
         torch.testing.assert_close(larger[name], found[name], atol=0.12, rtol=0.1, msg=name)
 
 
+def test_a_narrow_place_of_the_descending_aorta_shows():
+    def aorta(narrow: int | None) -> dict[str, torch.Tensor]:
+        labels = np.zeros((12, 64, 64), np.uint8)
+        labels[:8, 10:30, 20:44] = LV
+        for frame in range(12):
+            labels[frame][disc(64, (48, 32), 3 if frame == narrow else 6)] = AO
+        labels[9:, 12:24, 26:38] = AO  # what rises before the heart is no part of it
+        return described(labels)
+
+    even, low, high = aorta(None), aorta(2), aorta(10)
+    narrowest, on_top = "Ao behind, narrowest", "Ao behind, narrowest on top"
+    assert abs(even[narrowest][0]) < 0.05 and abs(even[on_top][0]) < 0.05 and even["Ao in front"][10] > 0.3
+    assert low[narrowest][0] < -1 and abs(low[on_top][0]) < 0.2
+    assert high[narrowest][0] < -1 and high[on_top][0] < -1
+
+
 def test_the_frame_knows_its_place_along_the_heart(found):
     place = found["place"]
     assert (place.diff() > 0).all() and place[0] < 0 < place[-1]
@@ -104,7 +120,7 @@ def test_the_frame_knows_its_place_along_the_heart(found):
 
 def test_the_whole_case_stands_in_every_frame(found):
     for name in PER_CASE:
-        assert torch.equal(found[name], found[name][:1].expand(5))
+        assert torch.equal(found[name], found[name][:1].expand(5)), name
     whole = heart()
     counts = {name: (whole == number).sum() for number, name in enumerate(STRUCTURES, 1)}
     ratio = (found["volume LV"][0] - found["volume Myo"][0]).exp()
