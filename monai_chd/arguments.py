@@ -23,7 +23,7 @@ OWN_OPTIONS = ("--out", "--format", "--scans", "--help")
 CROSSVAL_OPTIONS = ("--quick", "--folds", "--repeats", "--seed", "--against", "--no-controls")
 """The same of cross-validation alone; elsewhere --seed is a key of the config."""
 
-PRESETS = ("reference", "fast")
+PRESETS = ("reference", "fast", "best")
 """Named settings of a training, `bundle/configs/preset_NAME.json`."""
 
 PHANTOM_SIZES = 128, 64
@@ -251,7 +251,7 @@ def _add_preset(command: argparse.ArgumentParser) -> None:
         choices=PRESETS,
         help="settings of the training by name; keys given beside it go before. reference: the network of the replaced "
         "pipeline, trained from scratch. fast: learns the heart's structures from the label maps beside the scans, and "
-        "classifies by them",
+        "classifies by them. best: finds the heart first and learns the structures in its box",
     )
 
 

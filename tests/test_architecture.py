@@ -30,7 +30,7 @@ ARROWS = {
     "cohort": ("ground",),
     "metrics": ("ground",),
     "networks": ("ground",),
-    "transforms": ("ground",),
+    "transforms": ("ground", "networks"),
     "audit": ("cohort", "ground", "metrics"),
     "data": ("ground", "networks", "transforms"),
     "phantom": ("cohort", "ground"),

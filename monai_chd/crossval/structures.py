@@ -16,9 +16,9 @@ from monai_chd.errors import UserError, user_error
 from monai_chd.files import writable_folder, write_text
 from monai_chd.schemas import read_checked
 from monai_chd.versions import software_versions
-from monai_chd.workflow.run import quietly, run_bundle
+from monai_chd.workflow.run import quietly
 from monai_chd.workflow.settings import LAST, MODEL
-from monai_chd.workflow.structures import ENCODER, SHARED_KEYS
+from monai_chd.workflow.structures import ENCODERS_OF_STRUCTURES, coarse_weights, structure_keys, train_networks
 
 SCHEMA = Path(__file__).with_name("structures_done.schema.json")
 MEND = "; remove its folder and run the same command again"
@@ -26,7 +26,7 @@ MEND = "; remove its folder and run the same command again"
 
 def needs_structures(design: Design) -> bool:
     """Whether the fits of a cross-validation describe frames by their structures."""
-    return bool(design.config["encoder"] == ENCODER)
+    return design.config["encoder"] in ENCODERS_OF_STRUCTURES
 
 
 def structure_folder(structures: Path, repeat: int, fold: int) -> Path:
@@ -59,25 +59,26 @@ def train_structures(design: Design, structures: Path, repeat: int, fold: int) -
     started = time.perf_counter()
     shutil.rmtree(folder, ignore_errors=True)
     path = write_text(writable_folder(folder) / "datalist.json", datalist)
-    settings = {key: design.config[key] for key in SHARED_KEYS} | {"max_epochs": design.config["structure_epochs"]}
     log = folder / "log.txt"
     try:
         with quietly(log):
-            run_bundle(
-                ["train_structures"],
-                **settings,
-                datalist=str(path.resolve()),
-                dataset_dir=str(design.root),
-                output_dir=str(folder.resolve()),
-                fold=0,
-                seed=design.fit_seed(repeat, fold),
+            train_networks(
+                {
+                    **structure_keys(design.config["encoder"], design.config),
+                    "datalist": str(path.resolve()),
+                    "dataset_dir": str(design.root),
+                    "output_dir": str(folder.resolve()),
+                    "fold": 0,
+                    "seed": design.fit_seed(repeat, fold),
+                }
             )
     except Exception as error:
         if (mistake := user_error(error)) is None:
             raise
         raise UserError(f"structures {folder.name}: {mistake} (log: {log})") from None
     weights = structure_weights(structures, repeat, fold)
-    weights.with_name(LAST).unlink()  # a finished one is never resumed
+    for trained in (weights, coarse_weights(weights)):
+        trained.with_name(LAST).unlink(missing_ok=True)  # a finished one is never resumed
     seconds = time.perf_counter() - started
     done = {
         "repeat": repeat,

@@ -3,12 +3,14 @@
 from monai_chd.networks.cnn_lstm import CNNLSTM, VolumeNetwork
 from monai_chd.networks.efficientnet import EfficientNetLite0
 from monai_chd.networks.encoders import ENCODERS, FrameEncoder, SmallCNN, make_encoder
+from monai_chd.networks.heart_crop import CroppedStructureNet
 from monai_chd.networks.structure_encoder import StructureEncoder
 from monai_chd.networks.structure_loss import StructureLoss
 from monai_chd.networks.structure_network import StructureNet
 
 __all__ = [
     "CNNLSTM",
+    "CroppedStructureNet",
     "ENCODERS",
     "EfficientNetLite0",
     "FrameEncoder",

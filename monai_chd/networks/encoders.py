@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from monai_chd.errors import UserError, bare_mistakes
 from monai_chd.networks.efficientnet import EfficientNetLite0
+from monai_chd.networks.heart_crop import CroppedStructureNet
 from monai_chd.networks.sequences import frame_mask, is_recording, to_unit_range
 from monai_chd.networks.structure_encoder import StructureEncoder
 
@@ -330,14 +331,20 @@ def _resnet(name: str) -> nn.Module:
     return FrameEncoder(network)
 
 
+def _cropped_structures() -> nn.Module:
+    return StructureEncoder(CroppedStructureNet())
+
+
 ENCODERS: dict[str, Callable[[], nn.Module]] = {
     "small_cnn": _small_cnn,
     "resnet18": functools.partial(_resnet, "resnet18"),
     "resnet34": functools.partial(_resnet, "resnet34"),
     "efficientnet_lite0": _efficientnet_lite0,
     "structures": StructureEncoder,
+    "cropped_structures": _cropped_structures,
 }
 """Encoders by name: `small_cnn` and MONAI's ResNets, with GroupNorm, are trained from scratch; `efficientnet_lite0` has
-ImageNet weights and is frozen; `structures` is frozen and needs the weights of a structure network. To fine-tune Lite0, pass
+ImageNet weights and is frozen; `structures` is frozen and needs the weights of a structure network, `cropped_structures` those of
+one that finds the heart and one that reads its box. To fine-tune Lite0, pass
 `FrameEncoder(EfficientNetLite0(), norm="frozen")`; to load a checkpoint without the weights package,
 `FrameEncoder(EfficientNetLite0(pretrained=False), norm="frozen", trainable=False)`."""

@@ -13,6 +13,7 @@ from torch.jit import is_scripting  # type: ignore[attr-defined]  # public, but 
 from torch.nn import functional as F
 
 from monai_chd.labels import STRUCTURES
+from monai_chd.networks.heart_crop import CroppedStructureNet
 from monai_chd.networks.sequences import frame_mask, is_recording
 from monai_chd.networks.structure_network import StructureNet
 
@@ -49,7 +50,7 @@ class StructureEncoder(nn.Module):
     descriptor.
 
     Args:
-        network: the structure network. It is taken over.
+        network: the structure network, or the pair that looks at the heart alone. It is taken over.
         trainable: False fixes it, see `FrameEncoder`.
         volume: also give every frame the descriptors of the whole case.
         sharpness: the logits are multiplied by it. What a network is a little unsure of would add up to contacts that are not
@@ -70,7 +71,7 @@ class StructureEncoder(nn.Module):
 
     def __init__(
         self,
-        network: StructureNet | None = None,
+        network: StructureNet | CroppedStructureNet | None = None,
         *,
         trainable: bool = False,
         volume: bool = True,
@@ -98,6 +99,7 @@ class StructureEncoder(nn.Module):
         if frames.shape[1] != self.in_channels:
             raise ValueError(f"expected frames of {self.in_channels} channels, came {frames.shape[1]}")
         real = frame_mask(num_frames, frames.shape[2])  # (B, T)
+        frames = self.network.of_heart(frames, num_frames)
         if not is_scripting() and is_recording():
             sums, touch, onward, rows = self._look_at_all(frames, num_frames, real)
         else:

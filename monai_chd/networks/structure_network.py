@@ -93,6 +93,10 @@ class StructureNet(nn.Module):
         padded[positions[:, 0], positions[:, 1]] = logits
         return padded.transpose(1, 2)
 
+    def of_heart(self, frames: Tensor, num_frames: Tensor) -> Tensor:
+        """What is read of frames: all of them (`CroppedStructureNet` cuts the heart out)."""
+        return frames
+
     def stacks(self, frames: Tensor, num_frames: Tensor, positions: Tensor) -> Tensor:
         """Frames at positions (n, 2) of case and time, with their neighbours as channels, float, (n, 2 * context + 1, H, W)."""
         cases, times = positions[:, 0], positions[:, 1]

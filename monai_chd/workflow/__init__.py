@@ -2,7 +2,7 @@
 
 from monai_chd.workflow.begin import begin_evaluation, begin_inference, begin_structures, begin_training, end_training
 from monai_chd.workflow.settings import find_checkpoint, structure_settings, trained_with
-from monai_chd.workflow.structures import find_structures, standardize, with_structures
+from monai_chd.workflow.structures import find_structures, standardize, trained_structures, with_structures
 
 __all__ = [
     "begin_evaluation",
@@ -15,5 +15,6 @@ __all__ = [
     "standardize",
     "structure_settings",
     "trained_with",
+    "trained_structures",
     "with_structures",
 ]

@@ -42,10 +42,11 @@ COUNTS = (
     "projection",
     "hidden_size",
     "num_layers",
+    "crop_size",
 )
 FROM_ZERO = ("context", "fold", "seed", "num_workers", "cine_slice")
-NUMBERS = ("hu_offset",)
-OPTIONAL = ("projection", "cine_slice", "hu_offset", "cache_limit")
+NUMBERS = ("hu_offset", "crop_margin")
+OPTIONAL = ("projection", "cine_slice", "hu_offset", "cache_limit", "crop_size", "crop_margin")
 RATES = ("learning_rate", "lr_decay", "cache_limit")
 SWITCHES = ("standardize", "bidirectional", "resume", "amp", "gpu")
 GROWING = ("max_epochs", "early_stop_patience")

@@ -182,7 +182,7 @@ def structure_settings(checkpoint: str | Path) -> dict[str, Any]:
         )
     if missing := [key for key in (*STRUCTURE_KEYS, "sequence_length", "sampling") if key not in found]:
         raise UserError(f"{path}: no structure network: {SETTINGS} beside it lacks {', '.join(missing)}; {MEND}")
-    return found
+    return {"crop_size": None, "crop_margin": None, **found}  # older ones know of no crop
 
 
 @bare_mistakes()

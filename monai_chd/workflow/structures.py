@@ -18,22 +18,31 @@ from tqdm import tqdm
 from monai_chd.cohort.datalist import PARTS, read_datalist
 from monai_chd.cohort.identity import patient_key
 from monai_chd.errors import UserError, UserFileError, bare_mistakes
-from monai_chd.networks import StructureEncoder
+from monai_chd.networks import CroppedStructureNet, StructureEncoder, StructureNet
+from monai_chd.networks.heart_crop import COARSE_SIZE, CROP_SIZE
 from monai_chd.networks.sequences import Standardization
 from monai_chd.wording import some_of
 from monai_chd.workflow.run import bundle_folder, config_content, run_bundle
 from monai_chd.workflow.settings import (
+    LAST,
+    MODEL,
     STRUCTURES_FOLDER,
     find_checkpoint,
     read_trained_on,
     structure_settings,
 )
-from monai_chd.workflow.weights import load_weights
+from monai_chd.workflow.weights import load_weights, read_checkpoint
 
 logger = logging.getLogger(__name__)
 
-ENCODER = "structures"
-"""The encoder that needs a structure network."""
+ENCODERS_OF_STRUCTURES = ("structures", "cropped_structures")
+"""The encoders that need structure networks: one for whole frames, or one that finds the heart and one that reads its box."""
+
+COARSE_FOLDER = "coarse"
+"""Below the folder of a structure network that reads the heart's box: the one that finds the heart."""
+
+COARSE_SHARE = 3
+"""The one that finds the heart is trained for one of so many epochs: a box needs no fine borders."""
 
 SHARED_KEYS = ("frame_size", "sequence_length", "sampling", "window", "reader", "hu_offset", "cine_slice")
 """Settings of a classifier that its structure network has too: both see the same frames."""
@@ -50,22 +59,66 @@ def find_structures(output_dir: str | Path, bundle_root: str | Path) -> str:
     return find_checkpoint(Path(output_dir, STRUCTURES_FOLDER), Path(bundle_root, STRUCTURES_FOLDER))
 
 
+def train_networks(overrides: Mapping[str, Any]) -> None:
+    """Train a structure network; with a `crop_margin` first the one that finds the heart, then the one that reads its box.
+
+    Args:
+        overrides: keys of `train_structures.json`, `datalist` and `output_dir` among them.
+
+    Raises:
+        UserFileError, UserError: see `label_maps.load_structure_cases` and `begin.begin_training`.
+    """
+    if overrides.get("crop_margin") is not None:
+        epochs = overrides.get("max_epochs", config_content("train_structures")["max_epochs"])
+        folder = Path(overrides["output_dir"], COARSE_FOLDER)
+        coarse = {
+            **overrides,
+            "output_dir": str(folder),
+            "crop_size": COARSE_SIZE,
+            "crop_margin": None,
+            "max_epochs": max(1, epochs // COARSE_SHARE),
+        }
+        if not (overrides.get("resume") and _is_done(folder, coarse["max_epochs"])):
+            run_bundle(["train_structures"], **coarse)
+        overrides = {"crop_size": CROP_SIZE, **overrides}
+        if overrides.get("resume") and not Path(overrides["output_dir"], "models", LAST).is_file():
+            overrides["resume"] = False  # the first was stopped before this one began
+    run_bundle(["train_structures"], **overrides)
+
+
+def _is_done(folder: Path, epochs: int) -> bool:
+    """Whether the network that finds the heart was trained to its end before the other was stopped."""
+    last = Path(folder, "models", LAST)
+    return last.is_file() and read_checkpoint(last).get("epoch", 0) >= epochs
+
+
 def train_structures(datalist: str | Path, output_dir: str | Path, overrides: Mapping[str, Any]) -> None:
     """Train a structure network, and measure its Dice on the patients of the test part who have a label map.
 
     Args:
         datalist: file made by `prepare`.
         output_dir: where it goes.
-        overrides: keys of `train_structures.json`.
+        overrides: keys of `train_structures.json`, see `train_networks`.
 
     Raises:
-        UserFileError, UserError: see `label_maps.load_structure_cases` and `begin.begin_training`.
+        UserFileError, UserError: see `train_networks`.
     """
     places = {"datalist": str(Path(datalist).resolve()), "output_dir": str(Path(output_dir).resolve())}
-    run_bundle(["train_structures"], **places, **overrides)
+    train_networks({**places, **overrides})
     if any(record.get("label_map") for record in read_datalist(datalist)["test"]):
         machine = {key: overrides[key] for key in MACHINE_KEYS if key in overrides}
         run_bundle(["train_structures", "evaluate_structures"], **places, **machine)
+
+
+def structure_keys(encoder: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of `train_structures.json` for the structure network of a classifier.
+
+    Args:
+        encoder: one of `ENCODERS_OF_STRUCTURES`.
+        config: all keys of the classifier's config.
+    """
+    margin = config["crop_margin"] if encoder == "cropped_structures" else None
+    return {key: config[key] for key in SHARED_KEYS} | {"max_epochs": config["structure_epochs"], "crop_margin": margin}
 
 
 def prepare_structures(datalist: str | Path, output_dir: str | Path, overrides: Mapping[str, Any]) -> None:
@@ -79,7 +132,8 @@ def prepare_structures(datalist: str | Path, output_dir: str | Path, overrides: 
     if not Path(datalist).is_file():
         return  # the training says so
     with_map = sum(bool(record.get("label_map")) for part in PARTS for record in read_datalist(datalist)[part])
-    if overrides.get("encoder") != ENCODER:
+    encoder = overrides.get("encoder")
+    if encoder not in ENCODERS_OF_STRUCTURES:
         if with_map and not overrides.get("resume"):
             logger.info(
                 f"{with_map} scans have a label map, which this training does not use: --preset fast learns from them"
@@ -88,10 +142,8 @@ def prepare_structures(datalist: str | Path, output_dir: str | Path, overrides: 
     given = "structures" in overrides or overrides.get("resume")
     if given or not with_map or Path(find_structures(output_dir, bundle_folder())).is_file():
         return
-    defaults = config_content("train")
-    settings = {key: overrides.get(key, defaults[key]) for key in SHARED_KEYS}
+    settings = structure_keys(encoder, {**config_content("train"), **overrides})
     settings |= {key: overrides[key] for key in ("dataset_dir", "fold", "seed", "gpu", "amp") if key in overrides}
-    settings["max_epochs"] = overrides.get("structure_epochs", defaults["structure_epochs"])
     train_structures(datalist, Path(output_dir, STRUCTURES_FOLDER), settings)
 
 
@@ -128,9 +180,51 @@ def with_structures(
         f"{key} {trained[key]!r} (here: {settings[key]!r})" for key in SAME_FRAMES if trained[key] != settings[key]
     ]:
         raise UserError(f"{path} was trained on other frames: {', '.join(differ)}; ask for the same")
-    _check_unseen(path, cases["test"])
-    load_weights(encoder.network, path)
+    cropped = isinstance(encoder.network, CroppedStructureNet)
+    if cropped != (trained["crop_margin"] is not None):
+        kind, name = ("the heart's box", "cropped_structures") if not cropped else ("whole frames", "structures")
+        raise UserError(f"{path} was trained on {kind}; take it with --encoder {name}, or train another")
+    for weights in (path, coarse_weights(path)) if cropped else (path,):
+        _check_unseen(weights, cases["test"])
+    _fill(encoder.network, path, trained)
     return network
+
+
+def coarse_weights(path: Path) -> Path:
+    """Weights of the network that finds the heart for one that reads its box."""
+    return path.parents[1] / COARSE_FOLDER / "models" / MODEL
+
+
+def _fill(network: StructureNet | CroppedStructureNet, path: Path, trained: Mapping[str, Any]) -> None:
+    """Load the weights of a structure network, and of the one that finds the heart for it."""
+    if isinstance(network, CroppedStructureNet):
+        if not coarse_weights(path).is_file():
+            raise UserFileError(
+                f"{coarse_weights(path)}: no network that finds the heart, which {path} needs beside it; take both from where they "
+                f"were trained"
+            )
+        load_weights(network.coarse, coarse_weights(path))
+        load_weights(network.fine, path)
+        network.margin.fill_(trained["crop_margin"])
+    else:
+        load_weights(network, path)
+
+
+@bare_mistakes()
+def trained_structures(checkpoint: str | Path) -> StructureNet | CroppedStructureNet:
+    """A structure network with its weights; one that was trained on the heart's box finds that first.
+
+    Raises:
+        UserFileError, UserError: see `settings.structure_settings`; weights of another network, or none that find the heart.
+    """
+    path = Path(checkpoint)
+    trained = structure_settings(path)
+    made: StructureNet | CroppedStructureNet = StructureNet(trained["channels"], context=trained["context"])
+    if trained["crop_margin"] is not None:
+        finder = StructureNet(trained["channels"], context=trained["context"])
+        made = CroppedStructureNet(made, finder, size=trained["crop_size"])
+    _fill(made, path, trained)
+    return made
 
 
 def _check_unseen(path: Path, cases: Sequence[Mapping[str, Any]]) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,15 @@ from tiny_structures import FRAMES, train_structures, write_phantom
 from monai_chd.cli import main
 from monai_chd.networks import CNNLSTM
 from monai_chd.workflow import structures
-from monai_chd.workflow.structures import find_structures, prepare_structures, standardize, with_structures
+from monai_chd.workflow.run import run_bundle
+from monai_chd.workflow.structures import (
+    coarse_weights,
+    find_structures,
+    prepare_structures,
+    standardize,
+    trained_structures,
+    with_structures,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")  # MONAI says so of every config
 SETTINGS = {"frame_size": 24, "window": [-200, 900]}
@@ -73,6 +82,76 @@ def test_a_classifier_describes_frames_by_them_and_needs_them_no_more(runs, tmp_
     assert len(predicted) == 18 and evaluated.keys() <= predicted.keys()
     for name, row in evaluated.items():
         assert float(row["Normal"]) == pytest.approx(float(predicted[name]["Normal"]), abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def cropped(runs, tmp_path_factory):
+    """A pair of networks: one finds the heart, one reads its box."""
+    out = tmp_path_factory.mktemp("cropped")
+    assert train_structures(runs.datalist, out, 3, *CROPPED) == 0
+    return out
+
+
+CROPPED = ("--crop_margin", "0.1")
+
+
+def test_a_pair_that_was_stopped_goes_on_to_the_same_bytes(runs, cropped, tmp_path, monkeypatch):
+    def stop(names, **overrides):
+        if overrides.get("crop_margin") is not None:
+            raise KeyboardInterrupt
+        run_bundle(names, **overrides)
+
+    with monkeypatch.context() as patched:  # stopped between the two
+        patched.setattr(structures, "run_bundle", stop)
+        assert train_structures(runs.datalist, tmp_path, 3, *CROPPED) != 0
+    assert train_structures(runs.datalist, tmp_path, 3, *CROPPED, "--resume", "true") == 0
+    for name in ("models/model.pt", "coarse/models/model.pt", "dice.csv"):
+        assert (cropped / "structures" / name).read_bytes() == (tmp_path / "structures" / name).read_bytes()
+
+
+def test_a_pair_is_measured_on_whole_frames_and_writes_label_maps(runs, cropped, tmp_path, capsys):
+    rows = list(csv.DictReader((cropped / "structures" / "dice.csv").read_text().splitlines()))
+    assert len(rows) == len(json.loads(runs.datalist.read_text())["test"])
+    settings = json.loads((cropped / "structures" / "models" / "settings.json").read_text())
+    assert (settings["crop_size"], settings["crop_margin"]) == (96, 0.1)
+    coarse = json.loads((cropped / "structures" / "coarse" / "models" / "settings.json").read_text())
+    assert (coarse["crop_size"], coarse["crop_margin"], coarse["max_epochs"]) == (64, None, 1)
+    scans = runs.datalist.parents[1] / "cohort"
+    assert main(["segment", str(scans), "--out", str(tmp_path), "--structures", str(weights_file(cropped))]) == 0
+    assert len(list((tmp_path / "segmentation").glob("*_seg.nii.gz"))) == 18
+
+
+def weights_file(out):
+    return out / "structures" / "models" / "model.pt"
+
+
+def test_a_classifier_takes_the_pair_with_its_margin_and_no_other(runs, cropped):
+    network = with_structures(CNNLSTM("cropped_structures"), weights_file(cropped), SETTINGS, {"test": []})
+    own = torch.load(weights_file(cropped), weights_only=True)
+    finder = torch.load(coarse_weights(weights_file(cropped)), weights_only=True)
+    state = network.state_dict()
+    assert all(torch.equal(state[f"encoder.network.fine.{name}"], own[name]) for name in own)
+    assert all(torch.equal(state[f"encoder.network.coarse.{name}"], finder[name]) for name in finder)
+    assert state["encoder.network.margin"] == pytest.approx(0.1)
+    with pytest.raises(ValueError, match=r"trained on the heart's box; take it with --encoder cropped_structures"):
+        with_structures(CNNLSTM("structures"), weights_file(cropped), SETTINGS, {"test": []})
+    with pytest.raises(ValueError, match=r"trained on whole frames; take it with --encoder structures"):
+        with_structures(CNNLSTM("cropped_structures"), weights_file(runs.whole), SETTINGS, {"test": []})
+
+
+def test_a_pair_without_the_one_that_finds_the_heart_is_refused(cropped, tmp_path):
+    shutil.copytree(cropped / "structures" / "models", tmp_path / "models")
+    with pytest.raises(FileNotFoundError, match=r"coarse/models/model\.pt: no network that finds the heart"):
+        trained_structures(tmp_path / "models" / "model.pt")
+
+
+def test_patients_that_only_the_finder_has_seen_are_refused(cropped, tmp_path):
+    shutil.copytree(cropped / "structures", tmp_path / "structures")
+    note = tmp_path / "structures" / "models" / "trained_on.json"
+    [seen, *_] = json.loads(note.read_text())["patient"]
+    note.write_text(json.dumps({**json.loads(note.read_text()), "patient": []}))
+    with pytest.raises(ValueError, match="patients of the test part were seen"):
+        with_structures(CNNLSTM("cropped_structures"), weights_file(tmp_path), SETTINGS, {"test": [{"patient": seen}]})
 
 
 @pytest.fixture
