@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from monai_chd.audit.fingerprints import mapped
 from monai_chd.crossval.fit_processes import fit_processes
-from monai_chd.processes import end_with_parent
+from monai_chd.processes import end_with_parent, mapped
 
 SPAWN = multiprocessing.get_context("spawn")
 

@@ -8,13 +8,10 @@ what lies below the 40th (or 55th) or above the 97th percentile (a display windo
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
 import math
-import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,13 +19,11 @@ from typing import Any, TypeVar
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
 from monai_chd.errors import UserError
 from monai_chd.hu_offset import detect_hu_offset
 from monai_chd.nifti import check_file
-from monai_chd.processes import end_with_parent
+from monai_chd.processes import mapped
 
 Floats = NDArray[np.float32]
 T = TypeVar("T")
@@ -194,45 +189,3 @@ def regridded(values: Floats, cells: int) -> Floats:
 def scan_files(jobs: Sequence[tuple[Path, float | None]], *, processes: int, progress: bool) -> list[Scan]:
     """`scan_file` for many files, one at a time in each process."""
     return list(mapped(scan_file, jobs, processes, "reading scans" if progress else ""))
-
-
-def mapped(
-    function: Callable[[T], R],
-    jobs: Sequence[T],
-    processes: int,
-    label: str,
-    prepare: Callable[[], None] | None = None,
-) -> Iterator[R]:
-    """What a function makes of each job, in order; in this process when one is asked for or there is little to do.
-
-    Args:
-        function: of one job; a process has to be able to import it.
-        jobs: in the order of the results.
-        processes: at once.
-        label: of a bar; "" for none.
-        prepare: run once in every process before its first job.
-    """
-    with tqdm(total=len(jobs), desc=label, unit="scan", disable=not label) as bar:
-        if processes <= 1 or len(jobs) < 2:
-            with threadpool_limits(1):
-                if prepare:
-                    prepare()
-                for job in jobs:
-                    yield function(job)
-                    bar.update()
-            return
-        # spawned, not forked: threads of torch and BLAS, which the parent may have, do not survive a fork
-        context = multiprocessing.get_context("spawn")
-        started = functools.partial(_start, prepare)
-        with ProcessPoolExecutor(min(processes, len(jobs)), context, initializer=started) as pool:
-            for result in pool.map(function, jobs):
-                yield result
-                bar.update()
-
-
-def _start(prepare: Callable[[], None] | None) -> None:
-    """Begin a worker: one thread of BLAS, whose products are small here; several wait for each other where cores are busy."""
-    end_with_parent()
-    threadpool_limits(1)
-    if prepare:
-        prepare()

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.stats import rankdata
 
-from monai_chd.audit.fingerprints import GRID, Floats, Scan, mapped, regridded
+from monai_chd.audit.fingerprints import GRID, Floats, Scan, regridded
+from monai_chd.processes import mapped
 
 MIDDLE, COARSE = 24, 16
 """Cells along each axis of the two coarser grids on which a fingerprint is first laid over another."""

@@ -6,7 +6,6 @@ What one fit does is `fits`' part; what is said of it `run`'s.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -21,7 +20,7 @@ from monai_chd.crossval.config_keys import Mode
 from monai_chd.crossval.design import Design
 from monai_chd.crossval.fits import DONE, fit_folder, run_fit
 from monai_chd.errors import UserError
-from monai_chd.processes import end_with_parent
+from monai_chd.processes import cores, end_with_parent
 
 MOST_PROCESSES = 8
 """Fits at the same time at most; each takes 0.6 GB."""
@@ -31,8 +30,7 @@ def processes_for(mode: Mode) -> int:
     """How many fits run at the same time: of a small head, which wants one thread, one for each core."""
     if mode != "frozen" or torch.cuda.is_available():
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MOST_PROCESSES)
+    return min(cores(), MOST_PROCESSES)
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from monai_chd.networks.structure_network import StructureNet
 
 __all__ = [
     "CNNLSTM",
-    "CroppedStructureNet",
     "ENCODERS",
+    "CroppedStructureNet",
     "EfficientNetLite0",
     "FrameEncoder",
     "SmallCNN",

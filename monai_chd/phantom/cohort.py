@@ -6,12 +6,13 @@ Owns which patient gets which lesion, file names and formats. A volume itself is
 from __future__ import annotations
 
 import csv
+import functools
 import gzip
 import io
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -20,7 +21,6 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from openpyxl import Workbook
-from tqdm import tqdm
 
 from monai_chd.cohort.rules import load_rule
 from monai_chd.cohort.tables import SHEET
@@ -39,6 +39,7 @@ from monai_chd.phantom.rough_labels import (
     roughen,
 )
 from monai_chd.phantom.volume import Nuisances, check_volume, make_volume
+from monai_chd.processes import cores, mapped
 
 __all__ = ["LESIONS_OF_CLASS", "make_volume", "write_cohort"]
 
@@ -47,6 +48,9 @@ NUISANCES = "phantom_nuisance.csv"
 FIRST_ID = 1001
 ROUGH_STREAM = 4
 """Last number of the seed of a patient's rough label map; `make_volume` and the workbook have streams of their own."""
+WORTH_PROCESSES = 10e6
+"""Voxels of a cohort from which on several processes write it: fewer are done before these have begun."""
+
 EPOCH = datetime(1980, 1, 1)
 """Time stamp of everything inside the workbook: the same cohort gives the same bytes."""
 
@@ -100,20 +104,29 @@ def write_cohort(
         raise UserError(f"labels: expected {' or '.join(LABEL_KINDS)}, came {labels!r}")
     dealt = deal_lesions(patients, lesions, np.random.default_rng([seed]))
     folder = new_folder(folder)
-    drawn: list[Nuisances] = []
-    for place, flags in enumerate(tqdm(dealt, desc="phantom", unit="patient", disable=not progress)):
-        image, label_map, nuisances = make_volume(
-            flags, seed=(seed, place), size=size, slices=slices, difficulty=difficulty
-        )
-        if labels == "rough":
-            label_map = _drawn_by_hand(image, label_map, np.random.default_rng([seed, place, ROUGH_STREAM]))
-        stem = f"ct_{FIRST_ID + place:04d}"
-        write_file(folder / f"{stem}_image.nii.gz", nifti(image))
-        write_file(folder / f"{stem}_label.nii.gz", nifti(label_map))
-        drawn.append(nuisances)
+    options = {"size": size, "slices": slices, "difficulty": difficulty}
+    one = functools.partial(_write_patient, folder, seed, labels, options)
+    work = patients * size * size * sum(slices) / 2
+    processes = cores() if work > WORTH_PROCESSES else 1
+    label = "phantom" if progress else ""
+    drawn = list(mapped(one, list(enumerate(dealt)), processes, label, unit="patient"))
     write_file(folder / NUISANCES, _nuisance_table(dealt, drawn))
     diagnoses = (diagnosis_row(FIRST_ID + place, flags) for place, flags in enumerate(dealt))
     return write_file(folder / WORKBOOK, workbook(SHEET, [["index", *FLAGS], *diagnoses]))
+
+
+def _write_patient(
+    folder: Path, seed: int, labels: str, options: Mapping[str, Any], patient: tuple[int, Sequence[str]]
+) -> Nuisances:
+    """Write image and label map of the patient of a place and flags; what varies hangs on seed and place alone."""
+    place, flags = patient
+    image, label_map, nuisances = make_volume(flags, seed=(seed, place), **options)
+    if labels == "rough":
+        label_map = _drawn_by_hand(image, label_map, np.random.default_rng([seed, place, ROUGH_STREAM]))
+    stem = f"ct_{FIRST_ID + place:04d}"
+    write_file(folder / f"{stem}_image.nii.gz", nifti(image))
+    write_file(folder / f"{stem}_label.nii.gz", nifti(label_map))
+    return nuisances
 
 
 def _drawn_by_hand(

@@ -1,4 +1,4 @@
-"""Frames and label maps of the heart's box, or small ones of the whole frame: what `CroppedStructureNet`'s two networks learn from.
+"""Frames and label maps of the heart's box, or small ones of the whole frame: what `CroppedStructureNet` is trained on.
 
 Where the box lies and how it is cut out is that network's; here it is found by the label map instead.
 """

@@ -14,7 +14,7 @@ __all__ = [
     "find_structures",
     "standardize",
     "structure_settings",
-    "trained_with",
     "trained_structures",
+    "trained_with",
     "with_structures",
 ]

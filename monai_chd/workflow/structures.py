@@ -200,8 +200,8 @@ def _fill(network: StructureNet | CroppedStructureNet, path: Path, trained: Mapp
     if isinstance(network, CroppedStructureNet):
         if not coarse_weights(path).is_file():
             raise UserFileError(
-                f"{coarse_weights(path)}: no network that finds the heart, which {path} needs beside it; take both from where they "
-                f"were trained"
+                f"{coarse_weights(path)}: no network that finds the heart, which {path} needs beside it; take both from where "
+                f"they were trained"
             )
         load_weights(network.coarse, coarse_weights(path))
         load_weights(network.fine, path)
@@ -219,10 +219,9 @@ def trained_structures(checkpoint: str | Path) -> StructureNet | CroppedStructur
     """
     path = Path(checkpoint)
     trained = structure_settings(path)
-    made: StructureNet | CroppedStructureNet = StructureNet(trained["channels"], context=trained["context"])
-    if trained["crop_margin"] is not None:
-        finder = StructureNet(trained["channels"], context=trained["context"])
-        made = CroppedStructureNet(made, finder, size=trained["crop_size"])
+    reader, finder = (StructureNet(trained["channels"], context=trained["context"]) for _ in range(2))
+    size = trained["crop_size"]
+    made = reader if trained["crop_margin"] is None else CroppedStructureNet(reader, finder, size=size)
     _fill(made, path, trained)
     return made
 

@@ -9,7 +9,8 @@ from blas_threads import most_threads
 from phantom_scans import likeness, phantom_volumes, scanned
 from threadpoolctl import threadpool_limits
 
-from monai_chd.audit.fingerprints import mapped, scan_file, scan_files
+from monai_chd.audit.fingerprints import scan_file, scan_files
+from monai_chd.processes import mapped
 
 
 @pytest.fixture(scope="module")

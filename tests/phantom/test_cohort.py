@@ -11,6 +11,7 @@ import pytest
 from monai_chd.cohort.rules import load_rule
 from monai_chd.cohort.tables import read_table
 from monai_chd.labels import CLASSES, FLAGS
+from monai_chd.phantom import cohort as phantom_cohort
 from monai_chd.phantom.cohort import LESIONS_OF_CLASS, deal_lesions, parse_diagnosis, write_cohort
 
 SMALL = {"patients": 6, "size": 32, "slices": (8, 10), "progress": False}
@@ -162,3 +163,13 @@ def test_interrupted_cohort_has_no_workbook_and_no_half_file(tmp_path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         write_cohort(tmp_path / "cohort", **SMALL)
     assert list((tmp_path / "cohort").iterdir()) == []
+
+
+def test_several_processes_write_the_same_bytes(monkeypatch, tmp_path):
+    options = {"patients": 4, "size": 32, "slices": (8, 10), "labels": "rough", "progress": False}
+    write_cohort(tmp_path / "one", **options)
+    monkeypatch.setattr(phantom_cohort, "WORTH_PROCESSES", 0)
+    monkeypatch.setattr(phantom_cohort, "cores", lambda: 2)
+    write_cohort(tmp_path / "two", **options)
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    assert one == two and len(one) == 10
