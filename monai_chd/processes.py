@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
@@ -71,14 +71,14 @@ def mapped(
             return
         # spawned, not forked: threads of torch and BLAS, which the parent may have, do not survive a fork
         context = multiprocessing.get_context("spawn")
-        started = functools.partial(_start, prepare)
+        started = functools.partial(_start, prepare, function)  # its libraries are loaded, then limited
         with ProcessPoolExecutor(min(processes, len(jobs)), context, initializer=started) as pool:
             for result in pool.map(function, jobs):
                 yield result
                 bar.update()
 
 
-def _start(prepare: Callable[[], None] | None) -> None:
+def _start(prepare: Callable[[], None] | None, _: Callable[..., Any]) -> None:
     """Begin a worker: one thread of BLAS, whose products are small here; several wait for each other where cores are busy."""
     end_with_parent()
     threadpool_limits(1)

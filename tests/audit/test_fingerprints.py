@@ -1,11 +1,12 @@
 """A scan becomes the same fingerprint however its values are stored, and a bad file is named and ends nothing."""
 
+import functools
 import gzip
 
 import nibabel as nib
 import numpy as np
 import pytest
-from blas_threads import most_threads
+from blas_threads import most_threads, threads_beside
 from phantom_scans import likeness, phantom_volumes, scanned
 from threadpoolctl import threadpool_limits
 
@@ -107,5 +108,5 @@ def test_two_processes_find_what_one_does(volumes, tmp_path):
 def test_linear_algebra_has_one_thread_in_each_process(processes):
     """With more, small products take ten times as long on busy cores."""
     with threadpool_limits(2):
-        assert list(mapped(most_threads, [0, 1], processes, "")) == [1, 1]
+        assert list(mapped(functools.partial(threads_beside, scan_file), [0, 1], processes, "")) == [1, 1]
         assert most_threads() == 2
