@@ -21,6 +21,10 @@ STRUCTURES = ("LV", "RV", "LA", "RA", "Myo", "Ao", "PA")
 Numbers in a map are 1 to 7 in this order; caval veins count as right atrium, pulmonary veins as left. What is beyond
 (airways, ...) is none of them and read as 0."""
 
+UNSEEN_IN_LABEL_MAPS = ("ASD", "APVC")
+"""Flags that these structures cannot show: the septum between the atria is not drawn, so that they touch in every heart, and
+veins count as the atria that they lead to."""
+
 MYOCARDIUM = STRUCTURES.index("Myo") + 1
 
 UNDRAWN = len(STRUCTURES) + 1

@@ -37,7 +37,7 @@ ARROWS = {
     "report": ("cohort", "ground", "metrics"),
     "workflow": ("cohort", "data", "ground", "metrics", "networks"),
     "crossval": ("audit", "cohort", "ground", "metrics", "networks", "report", "transforms", "workflow"),
-    "handlers": ("ground", "metrics", "transforms", "workflow"),
+    "handlers": ("ground", "metrics", "networks", "transforms", "workflow"),
     "cli": ("archives", "audit", "cohort", "crossval", "ground", "phantom", "report", "workflow"),
 }
 """Which room imports from which. A new arrow is a decision: draw it here and say why in docs/decisions when it is not plain."""

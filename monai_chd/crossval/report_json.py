@@ -49,6 +49,7 @@ def build_report(
     controls: Sequence[Mapping[str, Any]],
     against: Mapping[str, Any] | None,
     worst: Sequence[Mapping[str, Any]],
+    structures: Mapping[str, Any] | None = None,
     command: str,
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
@@ -61,6 +62,7 @@ def build_report(
         controls: of `controls`.
         against: of `comparison.compare_paired` with the other's path as `other`, or None.
         worst: of `worst_cases`.
+        structures: of `structure_results`, or None where the classifier reads none.
         command: as typed.
         seconds: of each step besides the fits.
     """
@@ -73,6 +75,7 @@ def build_report(
         "cohort": _cohort(design, datalist, done),
         "design": _design(design, datalist),
         "results": dict(results),
+        "structures": None if structures is None else dict(structures),
         "controls": [dict(control) for control in controls],
         "against": None if against is None else dict(against),
         "training": [_training(*fit) for fit in _fits(design, folder)],

@@ -27,6 +27,7 @@ from monai_chd.crossval.out_of_fold_table import (
     write_out_of_fold_table,
 )
 from monai_chd.crossval.report_json import REPORT_FILE, audit_of, build_report, write_report_json
+from monai_chd.crossval.structure_results import structure_results
 from monai_chd.crossval.structures import needs_structures, train_structures
 from monai_chd.crossval.worst_cases import worst_cases
 from monai_chd.files import locked
@@ -150,6 +151,7 @@ def _crossval(
         controls=control_results,
         against=compared,
         worst=worst,
+        structures=structure_results(design, folder, table) if structures else None,
         command=command,
         seconds=seconds,
     )

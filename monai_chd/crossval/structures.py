@@ -16,7 +16,7 @@ from monai_chd.errors import UserError, user_error
 from monai_chd.files import writable_folder, write_text
 from monai_chd.schemas import read_checked
 from monai_chd.versions import software_versions
-from monai_chd.workflow.run import quietly
+from monai_chd.workflow.run import quietly, run_bundle
 from monai_chd.workflow.settings import LAST, MODEL
 from monai_chd.workflow.structures import ENCODERS_OF_STRUCTURES, coarse_weights, structure_keys, train_networks
 
@@ -72,6 +72,13 @@ def train_structures(design: Design, structures: Path, repeat: int, fold: int) -
                     "seed": design.fit_seed(repeat, fold),
                 }
             )
+            if any(record.get("label_map") for record in json.loads(datalist)["test"]):
+                places = {
+                    "datalist": str(path.resolve()),
+                    "dataset_dir": str(design.root),
+                    "output_dir": str(folder.resolve()),
+                }
+                run_bundle(["train_structures", "evaluate_structures"], **places)
     except Exception as error:
         if (mistake := user_error(error)) is None:
             raise

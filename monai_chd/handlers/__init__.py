@@ -10,6 +10,7 @@ from monai_chd.handlers.learning_curves import LearningCurves, probability_loss
 from monai_chd.handlers.mistakes import BareMistakes
 from monai_chd.handlers.predictions import Predictions
 from monai_chd.handlers.structure_dice import DiceTable, StructureDice
+from monai_chd.handlers.structure_doubts import StructureDoubts
 from monai_chd.handlers.weights import Weights
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "LearningCurves",
     "Predictions",
     "StructureDice",
+    "StructureDoubts",
     "Weights",
     "probability_loss",
 ]

@@ -15,7 +15,8 @@ from ignite.engine import Engine, Events
 from numpy.typing import NDArray
 
 from monai_chd.errors import UserError, bare_mistakes
-from monai_chd.files import name_below, writable_folder
+from monai_chd.files import name_below, writable_folder, write_csv
+from monai_chd.handlers.structure_doubts import StructureDoubts
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.calibration import Calibration, calibration_line, read_calibration, scale
 from monai_chd.metrics.estimates import evaluate
@@ -37,6 +38,10 @@ FEW_FRAMES = 8
 """A scan of fewer slices is predicted like any other, and named."""
 
 
+DISTANCES = "structures.csv"
+"""Beside the predictions: how far the structures of each case are from the training's, and why it is not answered for them."""
+
+
 class Predictions:
     """Collects the prediction of every case and writes the tables, and where labels are known the evaluation.
 
@@ -51,6 +56,8 @@ class Predictions:
         checkpoint: the weights, with their `calibration.json` beside; None, or without one: probabilities as they come.
         coverage: wished share of cases to answer; None: as the model was calibrated.
         risk: instead, wished share of the answers that may be wrong.
+        doubts: listens to the same evaluator before this; a case whose structures speak against answering is abstained from, and
+            `structures.csv` says how far those of each case are from the training's.
     """
 
     def __init__(
@@ -63,14 +70,17 @@ class Predictions:
         checkpoint: str | Path | None = None,
         coverage: float | None = None,
         risk: float | None = None,
+        doubts: StructureDoubts | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.dataset_dir = Path(dataset_dir)
         self.context = dict(context or {})
         self.scored_as = scored_as
         self.checkpoint, self.coverage, self.risk = checkpoint, coverage, risk
+        self.doubts = doubts
         self.calibration = Calibration()
         self.rows: list[dict[str, Any]] = []
+        self.distances: list[tuple[str, str, str]] = []
         self.cine: list[str] = []
         self.short: list[str] = []
 
@@ -84,12 +94,14 @@ class Predictions:
         writable_folder(self.folder)
         self.calibration = read_calibration(self.checkpoint).with_target(self.coverage, self.risk)
         self.rows.clear()
+        self.distances.clear()
         self.cine.clear()
         self.short.clear()
 
     def _collect(self, engine: Engine) -> None:
         state: Any = engine.state
-        for case, output in zip(state.batch, state.output, strict=True):
+        doubts = self.doubts.last if self.doubts else []
+        for place, (case, output) in enumerate(zip(state.batch, state.output, strict=True)):
             reason = str(case.get("reason", ""))
             label = case.get("label")
             path = case["image"].meta["filename_or_obj"]
@@ -102,6 +114,9 @@ class Predictions:
             probabilities = None if reason else self.calibration.apply(output["pred"].cpu().double().numpy())
             if probabilities is not None and np.isfinite(probabilities).all():
                 reason = self.calibration.reason(probabilities)
+                if doubts:
+                    reason = doubts[place].reason or reason
+                    self.distances.append((name, f"{doubts[place].distance:.6g}", doubts[place].reason))
             self.rows.append(
                 {
                     "image": name,
@@ -119,6 +134,8 @@ class Predictions:
         except UserError:
             logger.info(f"the predictions, which could not be written:\n{self._rows_text()}")
             raise
+        if self.distances:
+            write_csv(self.folder / DISTANCES, ("image", "distance", "reason"), sorted(self.distances))
         self._tell(path)
         if self.scored_as is not None:
             self._score(path, self.scored_as)

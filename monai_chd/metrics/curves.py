@@ -11,14 +11,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from monai_chd.errors import UserError
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.estimates import Estimate, Evaluation
-from monai_chd.metrics.formulas import ECE_BINS, reliability_bins, risk_coverage, wilson_interval
-from monai_chd.metrics.out_of_fold import Cases, figure_estimate
+from monai_chd.metrics.formulas import (
+    ECE_BINS,
+    patient_weights,
+    reliability_bins,
+    risk_coverage,
+    weighted_aurc,
+    wilson_interval,
+)
+from monai_chd.metrics.out_of_fold import Cases, figure_estimate, read_cases
 
 FEWEST_IN_BIN = 10
 """Patients in a bin of the reliability diagram: with fewer, each interval spans the picture and the line jumps from 0 to 1."""
@@ -221,6 +229,41 @@ def _diagram(cases: Cases, scored: Evaluation) -> Reliability:
         bins.append({"confidence": mean, "accuracy": accuracy, "n": n, "low": low, "high": high})
     overall = scored["overall"]
     return {"bins": bins, "ece": overall["ece"], "log_loss": overall["log_loss"], "brier": overall["brier"]}
+
+
+def risk_coverage_by(
+    table: pd.DataFrame, score: NDArray[np.float64], resamples: int = 2000, seed: int = 42
+) -> dict[str, Any]:
+    """The risk-coverage curve of answering cases in the order of another score than the confidence.
+
+    Args:
+        table: see `evaluation.evaluate_out_of_fold`; all rows have probabilities.
+        score: larger for what is answered sooner, shape (N,).
+        resamples, seed: of the bootstrap by patient.
+
+    Returns:
+        `coverage`, `risk` and `aurc` as of `RiskCoverage`; `all`, the share wrong of all, which a random order reaches at every
+        coverage; and `gain`, that less the AURC.
+    """
+    cases = read_cases(table)
+    weights = patient_weights(len(cases.names), resamples, seed)
+    areas, risks, curves = [], [], []
+    for repeat in range(cases.repeat_count):
+        mine = cases.repeats == repeat
+        own = weights[:, cases.patients[mine]]
+        wrong = ~cases.right()[mine]
+        areas.append(weighted_aurc(score[mine], ~wrong, own)[0])
+        risks.append((own * wrong).sum(1) / own.sum(1))
+        curves.append(risk_coverage(score[mine], ~wrong))
+    coverage = max((curve[0] for curve in curves), key=len)
+    area, share = np.mean(areas, axis=0), np.mean(risks, axis=0)
+    return {
+        "coverage": coverage.tolist(),
+        "risk": np.mean([np.interp(coverage, *curve) for curve in curves], axis=0).tolist(),
+        "aurc": figure_estimate(area, resamples, cases.n),
+        "all": figure_estimate(share, resamples, cases.n),
+        "gain": figure_estimate(share - area, resamples, cases.n, (-1.0, 1.0)),
+    }
 
 
 def _risk_coverage(cases: Cases, figures: Mapping[str, NDArray[np.float64]], resamples: int) -> RiskCoverage:

@@ -225,6 +225,21 @@ def risk_coverage_chart(results: Mapping[str, Any]) -> Chart:
     return Chart(panel.drawing(), f"Area under the curve (lower is better): {area}")
 
 
+def distance_chart(curve: Mapping[str, Any]) -> Chart:
+    """Errors among the answered cases when those are answered first whose structures are most like the training's."""
+    points = list(zip(numbers(curve["coverage"]), numbers(curve["risk"]), strict=True))
+    highest = max([0.1, *(risk for _, risk in points if math.isfinite(risk))])
+    area = format_estimate(curve["aurc"])
+    panel = Panel(
+        "Risk-coverage curve by structures",
+        f"Area under the curve {area}; a random order has {format_estimate(curve['all'])}.",
+        y=(0.0, min(1.0, math.ceil(highest * 10 + 0.5) / 10)),
+        labels=("coverage: share of patients answered, most usual structures first", "risk: share of answers wrong"),
+    )
+    panel.line(points, "c0")
+    return Chart(panel.drawing(), f"Area under the curve (lower is better): {area}")
+
+
 def learning_charts(training: Sequence[Mapping[str, Any]]) -> list[Chart]:
     """Losses, and macro-F1 on the inner validation patients, by epoch, a line a fit."""
     histories = [fit["history"] for fit in training if fit.get("history")][:MOST_LINES]

@@ -36,6 +36,7 @@ SECTIONS: dict[str, tuple[str, Callable[[sections.Report], Any]]] = {
     "calibration": ("Calibration", sections.calibration),
     "abstention": ("Abstaining", sections.abstention),
     "lesions": ("By diagnosis", sections.lesions),
+    "structures": ("Structures of the heart", sections.structures),
     "controls": ("Controls", sections.controls),
     "comparison": ("Comparison", sections.comparison),
     "mistakes": ("Worst mistakes", sections.mistakes),

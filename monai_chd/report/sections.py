@@ -16,6 +16,7 @@ from monai_chd.metrics.estimates import OVERALL, SHOWN, Estimate
 from monai_chd.report.charts import (
     SELECTION,
     Chart,
+    distance_chart,
     learning_charts,
     occlusion_bars,
     pr_charts,
@@ -195,6 +196,25 @@ def abstention(report: Report) -> Section:
         "published": (curve.get("published") or {}).get("sentence"),
         "rows": [(words, curve[key]) for key, words in areas.items() if key in curve],
         "methods": _methods(found["methods"], areas),
+    }
+
+
+def structures(report: Report) -> Section | None:
+    """Dice of the structures that the classifier reads, what they cannot show, and what doubting them is worth."""
+    found = report.get("structures")
+    if not found:
+        return None
+    curve = found["risk_coverage"]
+    return {
+        "dice": found["dice"] or {},
+        "unseen": [
+            {"flag": flag, "diagnosis": DIAGNOSES[flag], **counts} for flag, counts in (found["unseen"] or {}).items()
+        ],
+        "cases": found["cases"],
+        "refused": found["refused"],
+        "curve": curve,
+        "shown": bool(curve) and (curve["gain"]["low"] or 0) > 0,
+        "charts": [distance_chart(curve)] if curve else [],
     }
 
 

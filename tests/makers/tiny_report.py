@@ -15,6 +15,7 @@ import torch
 from monai_chd.crossval.occlusion import case_sheet, occlude, sheet_path
 from monai_chd.labels import CLASSES, FLAGS
 from monai_chd.metrics.comparison import compare_paired
+from monai_chd.metrics.curves import risk_coverage_by
 from monai_chd.metrics.evaluation import evaluate_out_of_fold
 from monai_chd.report.page import SECTIONS, TEMPLATES
 
@@ -53,6 +54,9 @@ def predictions(skill: float = 1.2, seed: int = 0) -> pd.DataFrame:
 def estimate(value: float, n: int = 33) -> dict[str, Any]:
     """A figure with a made-up interval."""
     return {"value": value, "low": value - 0.15, "high": value + 0.15, "n": n, "method": "wilson_mean"}
+
+
+DICE = {"value": 0.94, "low": 0.925, "high": 0.95, "n": sum(COUNTS), "method": "bca_bootstrap"}
 
 
 def make_report(folder: Path, *, words: str = "") -> dict[str, Any]:
@@ -112,6 +116,13 @@ def make_report(folder: Path, *, words: str = "") -> dict[str, Any]:
             **found,
             "sentences": [*found["sentences"], f"A sentence.{words}"],
             "warnings": [*found["warnings"], f"A warning.{words}"],
+        },
+        "structures": {
+            "dice": {name: {**DICE, "value": DICE["value"] - n / 50} for n, name in enumerate(("LV", "Myo", "mean"))},
+            "refused": {f"no heart is found{words}": 2},
+            "cases": sum(COUNTS) * REPEATS,
+            "risk_coverage": risk_coverage_by(table, np.random.default_rng(0).normal(size=len(table)), resamples=200),
+            "unseen": {"ASD": {"patients": 7, "only": 5}},
         },
         "controls": [
             {

@@ -7,7 +7,7 @@ from tiny_predictions import LABELS, REPEATS, of_repeat, table
 
 from monai_chd.errors import UserError
 from monai_chd.labels import CLASSES
-from monai_chd.metrics.curves import best_epoch, learning_curves, mean_curves, mean_pr, mean_roc
+from monai_chd.metrics.curves import best_epoch, learning_curves, mean_curves, mean_pr, mean_roc, risk_coverage_by
 from monai_chd.metrics.out_of_fold import read_cases
 
 RAW = [f"raw_{name}" for name in CLASSES]
@@ -85,6 +85,21 @@ def test_risk_at_full_coverage_is_one_minus_accuracy_and_its_mean_the_area(curve
     assert np.mean(np.multiply(curve["risk"], curve["coverage"])) == pytest.approx(curve["augrc"]["value"])
     assert (curve["published"]["coverage"], curve["published"]["risk"]) == (0.884, 0.18)
     assert "another task" in curve["published"]["sentence"]
+
+
+def test_in_the_order_of_the_confidence_it_is_the_same_curve(predictions, curves):
+    found = risk_coverage_by(predictions, predictions[list(CLASSES)].max(axis=1).to_numpy(), **OPTIONS)
+    assert found["aurc"] == curves["risk_coverage"]["aurc"] and found["risk"] == curves["risk_coverage"]["risk"]
+    assert found["gain"]["value"] == pytest.approx(found["all"]["value"] - found["aurc"]["value"])
+
+
+def test_a_score_that_knows_what_is_right_gains_and_one_that_knows_nothing_does_not(predictions, cases):
+    right = cases.right().astype(float)
+    knowing = risk_coverage_by(predictions, right, **OPTIONS)
+    assert knowing["gain"]["low"] > 0 and knowing["risk"][0] == 0
+    same = risk_coverage_by(predictions, np.zeros(len(predictions)), **OPTIONS)
+    assert same["gain"]["value"] == pytest.approx(0, abs=1e-12)
+    assert same["all"]["value"] == pytest.approx(1 - right.mean())
 
 
 def test_a_class_that_no_patient_has_leaves_no_curve():

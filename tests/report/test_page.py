@@ -142,9 +142,17 @@ def test_no_text_of_a_user_becomes_an_element_or_an_attribute(tmp_path):
 
 def test_the_sections_of_the_issue_are_all_there_in_order(read):
     assert [a["id"] for tag, a in read.attributes if tag == "section"] == [
-        "summary", "cohort", "design", "results", "confusion", "curves", "calibration", "abstention", "lesions", "controls",
-        "comparison", "mistakes", "training", "audit", "provenance", "card", "checklists",
+        "summary", "cohort", "design", "results", "confusion", "curves", "calibration", "abstention", "lesions",
+        "structures", "controls", "comparison", "mistakes", "training", "audit", "provenance", "card", "checklists",
     ]  # fmt: skip
+
+
+def test_structures_are_measured_and_said_to_be_blind_where_they_are(read, report):
+    assert "0.940" in read.text and "Dice on patients not trained on" in read.text
+    assert "atrial septal defect (ASD; 7 patients, 5 with nothing else)" in read.text
+    assert "not shown to be better than a random order" in read.text and "2 (no heart is found)" in read.text
+    without = page({**report, "structures": None})
+    assert "Not in this report: structures: the classifier reads none." in without
 
 
 def test_audit_provenance_card_and_checklists_tell_what_the_report_holds(read, report):

@@ -20,7 +20,7 @@ WITHOUT = {"value": 1.0, "low": None, "high": None, "n": 4, "method": "not_estim
 UNDEFINED = {"value": None, "low": None, "high": None, "n": 0, "method": "undefined"}
 
 NASTY = "<script>alert(1)</script><img src=x onerror=alert(2)> \"q\" 'a' & </title></style></svg> {{ 7 * 7 }}"
-NAMES_OF_USERS = {"settings", "versions", "seeds", "hashes", "seconds", "more", "checklists"}
+NAMES_OF_USERS = {"settings", "versions", "seeds", "hashes", "seconds", "more", "checklists", "refused"}
 """Parts of a report whose keys are no words of ours."""
 
 
