@@ -232,6 +232,13 @@ def _add_audit(commands: Any) -> None:
     command.add_argument(
         "--against", metavar="OTHER/datalist.json", help="a second datalist that must share no scan or id"
     )
+    command.add_argument(
+        "--weights",
+        nargs="+",
+        default=[],
+        metavar="OUT",
+        help="output folders of trainings, or weights, structure networks too: none may have seen a patient of the test part",
+    )
     command.add_argument("--dataset-dir", help="folder of the scans, when it is not the datalist's root")
     command.add_argument(
         "--out", metavar="FILE.json", help="where the audit goes (default: audit.json beside the datalist)"

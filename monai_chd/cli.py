@@ -18,7 +18,7 @@ from typing import Any
 
 from monai_chd.arguments import PHANTOM_OPTIONS, PHANTOM_SIZES, command_parser, config_keys, split_words
 from monai_chd.environment import prepare_process
-from monai_chd.errors import TRACEBACK_VARIABLE, UserError, user_error
+from monai_chd.errors import TRACEBACK_VARIABLE, UserError, UserFileError, user_error
 from monai_chd.files import leaving_no_empty_folders
 
 
@@ -97,13 +97,30 @@ def _audit(options: argparse.Namespace) -> int:
     from monai_chd.audit.leakage import audit, exit_code, nothing_compared, write_audit
     from monai_chd.audit.text import audit_text
 
-    result = audit(options.datalist, dataset_dir=options.dataset_dir, against=options.against)
+    trained = _trained_on(options.weights)
+    result = audit(options.datalist, dataset_dir=options.dataset_dir, against=options.against, trained=trained)
     path = Path(options.out) if options.out else Path(options.datalist).with_name("audit.json")
     write_audit(result, path)
     print(f"{audit_text(result)}\naudit: {path}")
     if error := nothing_compared(result):
         print(f"error: {error}", file=sys.stderr)
     return exit_code(result)
+
+
+def _trained_on(places: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+    """What weights were trained on, by their path, of files or of all that lie below folders."""
+    from monai_chd.workflow.settings import MODEL, read_trained_on
+
+    found = {}
+    for place in map(Path, places):
+        weights = sorted(place.rglob(MODEL)) if place.is_dir() else [place]
+        for path in weights:
+            if (seen := read_trained_on(path)) is None or not path.is_file():
+                raise UserFileError(f"{path}: no weights with a note of what they were trained on beside them")
+            found[str(path)] = seen
+        if not weights:
+            raise UserFileError(f"{place}: no {MODEL} in this folder; name the output folder of a training, or weights")
+    return found
 
 
 def _train(options: argparse.Namespace) -> None:

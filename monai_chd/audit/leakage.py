@@ -18,7 +18,7 @@ import numpy as np
 from monai_chd.audit.confounders import audit_confounders
 from monai_chd.audit.fingerprints import Scan, scan_files
 from monai_chd.audit.likeness import Likeness, score_limit, score_pairs
-from monai_chd.audit.records import Record, problem, read_records
+from monai_chd.audit.records import TEST_PART, Record, problem, read_records
 from monai_chd.cohort.identity import patient_key
 from monai_chd.errors import UserError
 from monai_chd.files import write_text
@@ -37,6 +37,7 @@ def audit(
     *,
     dataset_dir: str | Path | None = None,
     against: str | Path | None = None,
+    trained: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
     processes: int = 2,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -46,6 +47,7 @@ def audit(
         datalist: file to audit; need not pass `read_datalist`.
         dataset_dir: folder the images are in; None: the datalist's own `root`.
         against: second datalist whose scans and patients must not be among the first's, as an external test set's.
+        trained: what weights were trained on, `patient` and `sha256`, by their name; none of it may be in the test part.
         processes: scans read, and pairs compared, at once.
         progress: show bars.
 
@@ -74,11 +76,13 @@ def audit(
     problems += _file_problems(everything, scans)
     alike, sample = _alike(everything, scans, processes, progress)
     limit = score_limit(sample)
-    findings = _findings(everything, scans, [one for one in alike if (one.score or 0) >= limit])
+    findings = _seen_by_weights(records, scans, trained or {})
+    findings += _findings(everything, scans, [one for one in alike if (one.score or 0) >= limit])
     scored = sorted((one for one in alike if one.score is not None), key=lambda one: -(one.score or 0))
     return {
         "datalist": str(datalist),
         "against": None if against is None else str(against),
+        "weights": sorted(trained or {}),
         "compared": _compared(records, other, scans, len(alike)),
         "near_duplicate_score": {
             "limit": round(limit, 4),
@@ -198,6 +202,22 @@ def _findings(
     told = {left for left, right in shared if left == right}
     findings = _patient_findings(records, told) + pairs
     return sorted(findings, key=lambda finding: not finding["leakage"])
+
+
+def _seen_by_weights(
+    records: Sequence[Record], scans: Mapping[Path, Scan], trained: Mapping[str, Mapping[str, Sequence[str]]]
+) -> list[dict[str, Any]]:
+    """Patients and scans of the test part that weights were trained on, those of a structure network among them."""
+    findings = []
+    for name, seen in sorted(trained.items()):
+        patients, files = set(map(patient_key, seen.get("patient", ()))), set(seen.get("sha256", ()))
+        for record in (record for record in records if record.place == TEST_PART):
+            by_patient = bool(record.patient) and patient_key(record.patient) in patients
+            if by_patient or _digest(record, scans) in files:
+                found = _finding("seen by weights", "patient id" if by_patient else "same bytes", (record,), True)
+                found["places"] = [f"{record.place}; {name} was trained on it"]
+                findings.append(found)
+    return findings
 
 
 def _pair(records: Sequence[Record], a: int, b: int, by: str) -> dict[str, Any]:

@@ -15,6 +15,9 @@ from monai_chd.errors import UserError, UserFileError
 from monai_chd.labels import CLASSES
 from monai_chd.schemas import read_json
 
+TEST_PART = "the test part"
+"""Where a record of a datalist's `test` stands."""
+
 
 @dataclass(frozen=True)
 class Record:
@@ -83,7 +86,7 @@ def problem(image: str, place: str, text: str, *, compared: bool) -> dict[str, A
 
 def _record(entry: Mapping[str, Any], part: str, root: Path, cohort: str) -> Record:
     fold, label, offset = entry.get("fold"), entry.get("label"), entry.get("hu_offset")
-    place = "the test part" if part == "test" else "training, no fold" if fold is None else f"fold {fold}"
+    place = TEST_PART if part == "test" else "training, no fold" if fold is None else f"fold {fold}"
     patient, confounders = entry.get("patient"), entry.get("confounders")
     return Record(
         cohort=cohort,

@@ -24,6 +24,8 @@ def audit_text(result: Mapping[str, Any]) -> str:
     )
     if result["against"]:
         lines.append(f"against: {compared['against_scans']} scans of {result['against']}")
+    if result.get("weights"):
+        lines.append(f"weights whose patients must not be in the test part: {', '.join(result['weights'])}")
     lines.append(
         f"files read: {compared['files_read']} of {compared['files']}; pairs of scans compared: {compared['pairs']}"
     )
@@ -66,7 +68,7 @@ def _finding_line(finding: Mapping[str, Any]) -> str:
     pairs = zip(finding["images"], finding["patients"], finding["places"], strict=True)
     listed = " and ".join(f"{image} (patient {patient or '?'}, {place})" for image, patient, place in pairs)
     how = "" if finding["by"] == finding["kind"] or finding["kind"].startswith("patient") else f", by {finding['by']}"
-    if finding["by"] == "patient id" and how:
+    if finding["by"] == "patient id" and how and finding["kind"] != "seen by weights":
         how += " alone; do both sets number the same patients?"
     if finding["score"] is not None:
         how += f" (likeness {finding['score']:.3f}, {finding['orientation']})"

@@ -12,7 +12,7 @@ from scipy.ndimage import zoom
 from tiny_cohort import write_scan
 from tiny_datalist import PLACES, quiet, record, write_list
 
-from monai_chd.audit.leakage import audit, exit_code, has_leakage, nothing_compared, write_audit
+from monai_chd.audit.leakage import audit, exit_code, has_leakage, nothing_compared, read_audit, write_audit
 from monai_chd.audit.text import audit_text
 from monai_chd.cli import main
 from monai_chd.phantom.cohort import write_cohort
@@ -242,6 +242,33 @@ def test_an_unreadable_scan_of_the_second_datalist_exits_with_2(tmp_path):
     result = quiet(write_list(tmp_path, {"fold 0": [record("a.nii.gz", "1")]}), against=other)
     assert exit_code(result) == 2
     assert result["problems"][0]["place"] == f"{other}: fold 0"
+
+
+def test_patients_and_scans_of_the_test_part_that_weights_have_seen_are_leakage(tmp_path):
+    """The planted mistake: a structure network trained on patients that the classifier is tested on."""
+    for number in range(4):
+        write_scan(tmp_path / f"{number}.nii.gz", number)
+    digest = hashlib.sha256((tmp_path / "3.nii.gz").read_bytes()).hexdigest()
+    lists = {"fold 0": [record("0.nii.gz", "P0")], "the test part": [record(f"{n}.nii.gz", f"P{n}") for n in (1, 2, 3)]}
+    trained = {
+        "structures/model.pt": {"patient": ["P0", "P2"], "sha256": []},
+        "renamed.pt": {"patient": ["X"], "sha256": [digest]},
+        "fine.pt": {"patient": ["P0"], "sha256": ["ab" * 32]},
+    }
+    result = quiet(write_list(tmp_path, lists), trained=trained)
+    found = [finding for finding in result["leakage"] if finding["kind"] == "seen by weights"]
+    assert [(one["images"], one["by"], one["places"][0].partition("; ")[2]) for one in found] == [
+        (["3.nii.gz"], "same bytes", "renamed.pt was trained on it"),
+        (["2.nii.gz"], "patient id", "structures/model.pt was trained on it"),
+    ]
+    assert exit_code(result) == 1 and result["weights"] == ["fine.pt", "renamed.pt", "structures/model.pt"]
+    text = audit_text(result)
+    assert (
+        "seen by weights, by patient id: 2.nii.gz (patient P2, the test part; structures/model.pt was trained on it)"
+        in text
+    )
+    write_audit(result, tmp_path / "audit.json")
+    assert read_audit(tmp_path / "audit.json") == result
 
 
 def test_copies_of_missing_files_are_known_by_the_recorded_sha256(tmp_path):

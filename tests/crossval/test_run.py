@@ -107,8 +107,8 @@ def test_the_figures_are_scikit_learns_mean_over_repeats(done):
 def test_the_report_has_all_its_sections(done):
     report = report_of(done)
     assert set(report) == {
-        "note", "title", "created", "cohort", "design", "results", "controls", "against", "training", "worst_cases", "audit",
-        "provenance", "checklists",
+        "note", "title", "created", "cohort", "design", "results", "structures", "controls", "against", "training",
+        "worst_cases", "audit", "provenance", "checklists",
     }  # fmt: skip
     assert [control["name"] for control in report["controls"]] == [
         "shuffled_labels", "frame_order", "intensity", "confounders", "structures",

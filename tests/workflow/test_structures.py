@@ -211,6 +211,23 @@ def test_structures_of_patients_to_test_on_are_refused(runs):
     refused(runs, [{"patient": "somebody else"}])()
 
 
+def test_the_audit_holds_them_against_the_test_part(runs, tmp_path, capsys):
+    words = ["audit", str(runs.datalist), "--out", str(tmp_path / "audit.json"), "--weights"]
+    assert main([*words, str(runs.whole)]) == 0
+    assert f"weights whose patients must not be in the test part: {runs.whole}/structures/models/model.pt" in (
+        capsys.readouterr().out
+    )
+    content = json.loads(runs.datalist.read_text())
+    content["test"].append({**content["training"].pop(), "fold": None})
+    del content["test"][-1]["fold"]
+    content["root"] = str(runs.datalist.parents[1] / "cohort")
+    (tmp_path / "planted.json").write_text(json.dumps(content))
+    assert main(["audit", str(tmp_path / "planted.json"), *words[2:], str(weights_file(runs.whole))]) == 1
+    assert "seen by weights, by patient id: " in capsys.readouterr().out
+    assert main([*words, str(tmp_path)]) == 2
+    assert "no model.pt in this folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("key", "value"), [("frame_size", 32), ("window", [-100, 400])])
 def test_structures_of_other_frames_are_refused(runs, key, value):
     with pytest.raises(ValueError, match=rf"trained on other frames: {key} .*\(here: "):
