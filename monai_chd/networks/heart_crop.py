@@ -88,7 +88,7 @@ class CroppedStructureNet(nn.Module):
         return heart_boxes(columns, rows, pixels, self.margin)
 
     def _heart(self, small: Tensor, num_frames: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Probability of any structure by column and by row, summed over a case, each (B, S)."""
+        """Pixels of any structure by column and by row, summed over a case, each (B, S)."""
         positions = torch.nonzero(real)
         columns = torch.zeros(small.shape[0], small.shape[4], device=small.device)
         rows = torch.zeros(small.shape[0], small.shape[3], device=small.device)
@@ -110,9 +110,12 @@ class CroppedStructureNet(nn.Module):
         return heart.sum((1, 2)), heart.sum((1, 3))
 
     def _heart_in(self, small: Tensor, num_frames: Tensor, positions: Tensor) -> Tensor:
-        """Probability of any structure at each pixel of frames at positions (n, 2), (n, S, S)."""
-        scores = self.coarse.read(self.coarse.stacks(small, num_frames, positions)).float()
-        return 1 - scores.softmax(1)[:, 0]
+        """Which pixels of frames at positions (n, 2) are of any structure rather than of none, 0 or 1, (n, S, S).
+
+        Not how probable: what is a little probable over a whole chest would stretch the box.
+        """
+        scores = self.coarse.read(self.coarse.stacks(small, num_frames, positions))
+        return (scores[:, 1:].amax(1) > scores[:, 0]).float()
 
     def of_heart(self, frames: Tensor, num_frames: Tensor) -> Tensor:
         """Frames (B, 1, T, H, W) of the heart's box alone, (B, 1, T, size, size)."""
@@ -138,7 +141,7 @@ def heart_boxes(
     """Square boxes around hearts: x and y of the centre and half the side, (B, 3), where the frame goes from -1 to 1.
 
     Args:
-        columns: pixels that are heart, or their probabilities, by column, (B, W).
+        columns: pixels that are heart, by column, (B, W).
         rows: the same by row, (B, H).
         pixels: of all real frames, (B,).
         margin: on each side, as a share of the box.
