@@ -25,6 +25,39 @@ from monai_chd.networks.sequences import (
 )
 
 
+class SequenceHead(nn.Module):
+    """Features of the frames of a case to logits: a projection, an LSTM, a pooling, a linear layer; see `CNNLSTM`."""
+
+    def __init__(
+        self,
+        feature_size: int,
+        *,
+        projection: int | None,
+        hidden_size: int,
+        num_layers: int,
+        bidirectional: bool,
+        pooling: str,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.projection = nn.Linear(feature_size, projection) if projection else nn.Identity()
+        self.lstm = SequenceLSTM(
+            projection or feature_size,
+            hidden_size,
+            num_layers=num_layers,
+            bidirectional=bidirectional,
+            dropout=dropout,
+        )
+        self.pooling = SequencePooling(pooling, hidden_size, bidirectional=bidirectional)
+        self.classifier = nn.Linear(self.pooling.state_size, len(CLASSES))
+
+    def forward(self, features: Tensor, num_frames: Tensor) -> Tensor:
+        """Standardized features (B, T, F) and num_frames (B,) to logits (B, K)."""
+        states = self.lstm(self.projection(features), num_frames)  # (B, T, S)
+        logits: Tensor = self.classifier(self.pooling(states, num_frames))
+        return logits
+
+
 class CNNLSTM(nn.Module):
     """Classify a case from its sequence of frames: a frame encoder, an LSTM over the frames, a pooling, a linear layer.
 
@@ -50,10 +83,13 @@ class CNNLSTM(nn.Module):
         pooling: what stands for the sequence: "last" (the state after the last real frame; of the reverse direction,
             after the first one), "mean" or "max" over the real frames, or "attention" (a mean with learned weights).
         dropout: probability between LSTM layers, in training.
+        heads: so many times all that comes after the standardization, each with weights of its own that begin elsewhere. The mean
+            of their probabilities is right more often than one of them. In training they are judged one by one, see
+            `CrossEntropyOfHeads`.
 
     Raises:
         UserError: an unknown encoder or pooling, a module that is no encoder; a projection to nothing; no layer, or
-            dropout with only one.
+            dropout with only one; no head.
     """
 
     @bare_mistakes()
@@ -68,6 +104,7 @@ class CNNLSTM(nn.Module):
         bidirectional: bool = False,
         pooling: str = "last",
         dropout: float = 0.0,
+        heads: int = 1,
     ) -> None:
         super().__init__()
         self.encoder = make_encoder(encoder) if isinstance(encoder, str) else encoder
@@ -80,16 +117,24 @@ class CNNLSTM(nn.Module):
         if projection is not None and projection < 1:
             raise UserError(f"expected a projection to at least 1 feature, or none, came {projection}")
         self.standardization = Standardization(self.feature_size) if standardize else nn.Identity()
-        self.projection = nn.Linear(self.feature_size, projection) if projection else nn.Identity()
-        self.lstm = SequenceLSTM(
-            projection or self.feature_size,
-            hidden_size,
-            num_layers=num_layers,
-            bidirectional=bidirectional,
-            dropout=dropout,
-        )
-        self.pooling = SequencePooling(pooling, hidden_size, bidirectional=bidirectional)
-        self.classifier = nn.Linear(self.pooling.state_size, len(CLASSES))
+        if not isinstance(heads, int) or isinstance(heads, bool) or heads < 1:
+            raise UserError(f"expected heads as a whole number of 1 or more, came {heads!r}")
+        made = [
+            SequenceHead(
+                self.feature_size,
+                projection=projection,
+                hidden_size=hidden_size,
+                num_layers=num_layers,
+                bidirectional=bidirectional,
+                pooling=pooling,
+                dropout=dropout,
+            )
+            for _ in range(heads)
+        ]
+        # the parts of the first one stand in the network itself, where they were before there were several
+        self.projection, self.lstm = made[0].projection, made[0].lstm
+        self.pooling, self.classifier = made[0].pooling, made[0].classifier
+        self.more_heads = nn.ModuleList(made[1:])
 
     def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
         """Score each case from its sequence of frames.
@@ -100,7 +145,7 @@ class CNNLSTM(nn.Module):
             num_frames: real frames of each case, int64, shape (B,), 1..T. None: trailing all-zero frames are padding.
 
         Returns:
-            Logits, shape (B, K), in the order of `labels.CLASSES`.
+            Logits, shape (B, K), in the order of `labels.CLASSES`. In training with several heads those of each, (B, heads, K).
 
         Raises:
             ValueError: frames, features or num_frames of another shape or type; a case that claims more frames than T, or
@@ -112,9 +157,20 @@ class CNNLSTM(nn.Module):
         else:
             frames, num_frames = checked_input(frames, num_frames)
             features = self.encoder(frames, num_frames)  # (B, T, F)
-        states = self.lstm(self.projection(self.standardization(features)), num_frames)  # (B, T, S)
+        return self.judge(features, num_frames)
+
+    def judge(self, features: Tensor, num_frames: Tensor) -> Tensor:
+        """Features as the encoder gives them, (B, T, F), and num_frames (B,) to what `forward` returns."""
+        features = self.standardization(features)
+        states = self.lstm(self.projection(features), num_frames)  # (B, T, S)
         logits: Tensor = self.classifier(self.pooling(states, num_frames))  # (B, K)
-        return logits
+        if len(self.more_heads) == 0:
+            return logits
+        found = [logits]
+        for head in self.more_heads:
+            found.append(head(features, num_frames))
+        each = torch.stack(found, 1)  # (B, heads, K)
+        return each if self.training else each.log_softmax(2).logsumexp(1)  # of the mean probability, up to a constant
 
     @torch.jit.unused
     def _check_frozen(self) -> None:
@@ -137,6 +193,16 @@ class CNNLSTM(nn.Module):
         if not is_scripting() and not is_recording():  # what is only padding need not go through the LSTM
             features = features[:, : int(num_frames.amax())]
         return features, num_frames
+
+
+class CrossEntropyOfHeads(nn.CrossEntropyLoss):
+    """torch's cross-entropy, and of several heads the mean over them, so that each learns as if it were alone."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Of logits (B, K), or (B, heads, K), and class indices (B,)."""
+        if input.dim() == 2:
+            return super().forward(input, target)
+        return torch.stack([super(CrossEntropyOfHeads, self).forward(own, target) for own in input.unbind(1)]).mean()
 
 
 class VolumeNetwork(nn.Module):

@@ -42,6 +42,7 @@ COUNTS = (
     "projection",
     "hidden_size",
     "num_layers",
+    "heads",
     "crop_size",
 )
 FROM_ZERO = ("context", "fold", "seed", "num_workers", "cine_slice")

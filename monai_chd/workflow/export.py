@@ -72,8 +72,7 @@ class _OneCase(nn.Module):
         encoder = cast(FrameEncoder, self.network.encoder)
         features = feature_vectors(encoder.network(frames)).unsqueeze(0)  # (1, T, F)
         num_frames = torch._shape_as_tensor(features)[1:2].to(image.device)
-        states = self.network.lstm(self.network.projection(features), num_frames)
-        return self.network.classifier(self.network.pooling(states, num_frames))  # type: ignore[no-any-return]
+        return self.network.judge(features, num_frames)
 
 
 class CompiledEncoder(nn.Module):

@@ -44,6 +44,7 @@ MODEL_KEYS = (
     "num_layers",
     "bidirectional",
     "pooling",
+    "heads",
 )
 """Config keys of the network and its frames: with another value of one, weights are of no use, or worse, give other numbers."""
 

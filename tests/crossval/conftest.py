@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from tiny_design import TINY_SETTINGS
+from tiny_structures import CROSSVAL, write_phantom
 
+from monai_chd.cli import main
 from monai_chd.crossval import controls, run, worst_cases
 from monai_chd.crossval.design import new_design
 from monai_chd.crossval.fits import fit_folder, run_fit
@@ -43,3 +45,12 @@ def said(monkeypatch) -> list[str]:
         # no handler: a run of the bundle sets up all logging anew
         monkeypatch.setattr(module.logger, "info", lines.append)
     return lines
+
+
+@pytest.fixture(scope="session")
+def structures_done(tmp_path_factory):
+    """The datalist and the folder of a cross-validation of seconds whose classifier reads structures."""
+    folder = tmp_path_factory.mktemp("cv")
+    datalist = write_phantom(folder, 12, 0)
+    assert main(["crossval", str(datalist), "--out", str(folder / "cv"), *CROSSVAL]) == 0
+    return datalist, folder / "cv"

@@ -11,6 +11,21 @@ from monai_chd.phantom.cohort import write_cohort
 FRAMES = ["--frame_size", "24", "--sequence_length", "8"]
 TRAINING = [*FRAMES, "--frames_per_epoch", "24", "--val_interval", "1", "--batch_size", "2"]
 
+CROSSVAL = ["--quick", "--folds", "2", "--no-controls", "--encoder", "structures", "--structure_epochs", "1", *FRAMES]
+CROSSVAL += [
+    "--cache",
+    "features",
+    "--standardize",
+    "true",
+    "--hidden_size",
+    "8",
+    "--max_epochs",
+    "2",
+    "--pooling",
+    "mean",
+]
+"""Options of a cross-validation of seconds."""
+
 
 def write_phantom(folder: Path, patients: int = 18, test_fraction: float = 0.33) -> Path:
     """The datalist of a cohort of two folds."""

@@ -15,7 +15,7 @@ from tiny_networks import LENGTH, SCRIPT_DEPRECATED, assert_equal, assert_gradie
 from torch import Tensor, nn
 
 from monai_chd.labels import CLASSES
-from monai_chd.networks import CNNLSTM, ENCODERS, FrameEncoder, SmallCNN, VolumeNetwork
+from monai_chd.networks import CNNLSTM, ENCODERS, CrossEntropyOfHeads, FrameEncoder, SmallCNN, VolumeNetwork
 from monai_chd.networks.sequences import POOLINGS
 
 EXPORT_OF_LSTM = r"ignore:The tensor attributes self\.lstm.*were assigned during export:UserWarning"
@@ -282,3 +282,44 @@ def test_projection_narrows_what_the_lstm_reads_and_keeps_padding_out():
     assert CNNLSTM("small_cnn").state_dict().keys() == CNNLSTM("small_cnn", projection=None).state_dict().keys()
     with pytest.raises(ValueError, match="projection to at least 1 feature, or none, came 0"):
         CNNLSTM("small_cnn", projection=0)
+
+
+def several(heads: int = 3, **options) -> CNNLSTM:
+    torch.manual_seed(0)
+    return CNNLSTM("small_cnn", hidden_size=6, pooling="mean", heads=heads, projection=5, standardize=True, **options)
+
+
+def test_several_heads_answer_with_the_mean_of_their_probabilities():
+    network = several()
+    frames, count = torch.rand(2, 1, 5, 32, 32), torch.tensor([5, 3])
+    each = network.train()(frames, count)
+    assert each.shape == (2, 3, 3) and (each[:, 0] - each[:, 1]).abs().min() > 0
+    with torch.no_grad():
+        answer = network.eval()(frames, count)
+    torch.testing.assert_close(answer.softmax(1), each.softmax(2).mean(1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(torch.jit.script(network)(frames, count), answer, atol=1e-6, rtol=1e-5)
+
+
+def test_one_head_is_the_network_it_was():
+    one = several(1)
+    assert not [name for name in one.state_dict() if "more_heads" in name]
+    assert one.train()(torch.rand(2, 1, 4, 32, 32)).shape == (2, 3)
+
+
+def test_each_head_learns_as_if_it_were_alone():
+    logits, labels = torch.randn(4, 3, 3, requires_grad=True), torch.tensor([0, 2, 1, 0])
+    weight = torch.tensor([1.0, 2.0, 0.5])
+    loss, alone = CrossEntropyOfHeads(weight), torch.nn.CrossEntropyLoss(weight)
+    loss(logits, labels).backward()
+    gradient = logits.grad.clone()
+    for head in range(3):
+        own = logits.detach()[:, head].requires_grad_()
+        alone(own, labels).backward()
+        torch.testing.assert_close(gradient[:, head] * 3, own.grad)
+    assert loss(logits[:, 0], labels) == alone(logits[:, 0], labels)
+
+
+@pytest.mark.parametrize("heads", [0, 1.5, True])
+def test_no_head_is_refused(heads):
+    with pytest.raises(ValueError, match="expected heads as a whole number of 1 or more, came"):
+        several(heads)

@@ -8,7 +8,7 @@ from monai.bundle import ConfigParser
 from tiny_networks import COUNTS, LENGTH, PlainEncoder, assert_equal, assert_gradients_equal, gradients, with_padding
 from torch import Tensor, nn
 
-from monai_chd.networks import CNNLSTM, EfficientNetLite0, FrameEncoder, SmallCNN, encoders, make_encoder
+from monai_chd.networks import CNNLSTM, ENCODERS, EfficientNetLite0, FrameEncoder, SmallCNN, encoders, make_encoder
 from monai_chd.workflow.run import configured
 
 
@@ -310,7 +310,7 @@ def test_the_precision_of_a_config_is_that_of_its_encoder() -> None:
 
 
 def test_an_unknown_name_or_precision_is_refused() -> None:
-    names = "small_cnn, resnet18, resnet34, efficientnet_lite0, structures"
+    names = ", ".join(ENCODERS)
     with pytest.raises(ValueError, match=f"unknown encoder 'vgg': expected one of {names}, or a module"):
         make_encoder("vgg")
     with pytest.raises(ValueError, match="unknown encoder precision 'half': expected one of float32, bfloat16"):
