@@ -3,6 +3,7 @@
 How a frame is read is `encoders`' part, how padding is kept out of a sequence `sequences`'.
 """
 
+import math
 from typing import Self, cast
 
 import torch
@@ -58,6 +59,22 @@ class SequenceHead(nn.Module):
         return logits
 
 
+class SummaryHead(nn.Module):
+    """Mean and largest of each feature over the real frames to logits, by one linear layer: what needs no order of frames."""
+
+    def __init__(self, feature_size: int) -> None:
+        super().__init__()
+        self.mean = SequencePooling("mean", feature_size)
+        self.largest = SequencePooling("max", feature_size)
+        self.classifier = nn.Linear(2 * feature_size, len(CLASSES))
+
+    def forward(self, features: Tensor, num_frames: Tensor) -> Tensor:
+        """Standardized features (B, T, F) and num_frames (B,) to logits (B, K)."""
+        summary = torch.cat([self.mean(features, num_frames), self.largest(features, num_frames)], 1)
+        logits: Tensor = self.classifier(summary)
+        return logits
+
+
 class CNNLSTM(nn.Module):
     """Classify a case from its sequence of frames: a frame encoder, an LSTM over the frames, a pooling, a linear layer.
 
@@ -86,6 +103,8 @@ class CNNLSTM(nn.Module):
         heads: so many times all that comes after the standardization, each with weights of its own that begin elsewhere. The mean
             of their probabilities is right more often than one of them. In training they are judged one by one, see
             `CrossEntropyOfHeads`.
+        summary: one head more, without an LSTM, that counts as much as all others together; see `SummaryHead`. It helps where
+            features describe a case as well as its frames.
 
     Raises:
         UserError: an unknown encoder or pooling, a module that is no encoder; a projection to nothing; no layer, or
@@ -105,6 +124,7 @@ class CNNLSTM(nn.Module):
         pooling: str = "last",
         dropout: float = 0.0,
         heads: int = 1,
+        summary: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = make_encoder(encoder) if isinstance(encoder, str) else encoder
@@ -135,6 +155,7 @@ class CNNLSTM(nn.Module):
         self.projection, self.lstm = made[0].projection, made[0].lstm
         self.pooling, self.classifier = made[0].pooling, made[0].classifier
         self.more_heads = nn.ModuleList(made[1:])
+        self.summary = SummaryHead(self.feature_size) if summary else None
 
     def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
         """Score each case from its sequence of frames.
@@ -145,7 +166,8 @@ class CNNLSTM(nn.Module):
             num_frames: real frames of each case, int64, shape (B,), 1..T. None: trailing all-zero frames are padding.
 
         Returns:
-            Logits, shape (B, K), in the order of `labels.CLASSES`. In training with several heads those of each, (B, heads, K).
+            Logits, shape (B, K), in the order of `labels.CLASSES`. In training with several heads
+            those of each, (B, heads, K), the summary's last.
 
         Raises:
             ValueError: frames, features or num_frames of another shape or type; a case that claims more frames than T, or
@@ -164,13 +186,18 @@ class CNNLSTM(nn.Module):
         features = self.standardization(features)
         states = self.lstm(self.projection(features), num_frames)  # (B, T, S)
         logits: Tensor = self.classifier(self.pooling(states, num_frames))  # (B, K)
-        if len(self.more_heads) == 0:
-            return logits
         found = [logits]
         for head in self.more_heads:
             found.append(head(features, num_frames))
         each = torch.stack(found, 1)  # (B, heads, K)
-        return each if self.training else each.log_softmax(2).logsumexp(1)  # of the mean probability, up to a constant
+        if self.summary is None:
+            if len(found) == 1:
+                return logits
+            return each if self.training else of_mean_probability(each)
+        whole: Tensor = self.summary(features, num_frames)[:, None]
+        if self.training:
+            return torch.cat([each, whole], 1)
+        return of_mean_probability(torch.cat([of_mean_probability(each)[:, None], whole.log_softmax(2)], 1))
 
     @torch.jit.unused
     def _check_frozen(self) -> None:
@@ -193,6 +220,11 @@ class CNNLSTM(nn.Module):
         if not is_scripting() and not is_recording():  # what is only padding need not go through the LSTM
             features = features[:, : int(num_frames.amax())]
         return features, num_frames
+
+
+def of_mean_probability(logits: Tensor) -> Tensor:
+    """Logits of several heads (B, heads, K) to the log of their mean probabilities, (B, K)."""
+    return logits.log_softmax(2).logsumexp(1) - math.log(logits.shape[1])
 
 
 class CrossEntropyOfHeads(nn.CrossEntropyLoss):

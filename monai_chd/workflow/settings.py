@@ -45,6 +45,7 @@ MODEL_KEYS = (
     "bidirectional",
     "pooling",
     "heads",
+    "summary",
 )
 """Config keys of the network and its frames: with another value of one, weights are of no use, or worse, give other numbers."""
 

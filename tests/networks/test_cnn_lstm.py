@@ -323,3 +323,20 @@ def test_each_head_learns_as_if_it_were_alone():
 def test_no_head_is_refused(heads):
     with pytest.raises(ValueError, match="expected heads as a whole number of 1 or more, came"):
         several(heads)
+
+
+def test_the_summary_counts_as_much_as_all_other_heads_together():
+    network = several(2, summary=True)
+    frames, count = torch.rand(2, 1, 5, 32, 32), torch.tensor([5, 3])
+    each = network.train()(frames, count).softmax(2)
+    assert each.shape == (2, 3, 3)
+    with torch.no_grad():
+        answer = network.eval()(frames, count)
+    torch.testing.assert_close(answer.exp(), each[:, :2].mean(1) / 2 + each[:, 2] / 2, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(torch.jit.script(network)(frames, count), answer, atol=1e-6, rtol=1e-5)
+    alone = network(frames[1:, :, :3], count[1:])
+    torch.testing.assert_close(alone, answer[1:], atol=1e-5, rtol=1e-4)  # neither padding nor the batch
+    with torch.no_grad():
+        turned = network.summary(torch.rand(1, 4, network.feature_size).flip(1), torch.tensor([4]))
+    assert turned.shape == (1, 3)
+    assert several(1, summary=True).train()(frames, count).shape == (2, 2, 3)
