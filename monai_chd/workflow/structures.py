@@ -136,7 +136,7 @@ def prepare_structures(datalist: str | Path, output_dir: str | Path, overrides: 
     if encoder not in ENCODERS_OF_STRUCTURES:
         if with_map and not overrides.get("resume"):
             logger.info(
-                f"{with_map} scans have a label map, which this training does not use: --preset fast learns from them"
+                f"{with_map} scans have a label map, which this training does not use: --preset best learns from them"
             )
         return
     given = "structures" in overrides or overrides.get("resume")

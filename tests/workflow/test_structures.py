@@ -193,7 +193,7 @@ def test_label_maps_that_a_training_does_not_use_are_mentioned(runs, bare, tmp_p
     said = []
     monkeypatch.setattr(structures.logger, "info", said.append)
     prepare_structures(runs.datalist, tmp_path, {"encoder": "small_cnn"})
-    assert said == ["18 scans have a label map, which this training does not use: --preset fast learns from them"]
+    assert said == ["18 scans have a label map, which this training does not use: --preset best learns from them"]
     prepare_structures(bare, tmp_path, {})
     assert len(said) == 1
 
