@@ -25,6 +25,7 @@ from monai_chd.errors import UserError, UserFileError, bare_mistakes
 from monai_chd.files import replacing
 from monai_chd.networks.cnn_lstm import CNNLSTM
 from monai_chd.networks.encoders import FrameEncoder, feature_vectors
+from monai_chd.networks.structure_encoder import StructureEncoder
 from monai_chd.workflow.run import Expression, configured
 from monai_chd.workflow.weights import load_weights
 
@@ -68,6 +69,8 @@ class _OneCase(nn.Module):
         self.network = network
 
     def forward(self, image: Tensor) -> Tensor:
+        if isinstance(self.network.encoder, StructureEncoder):
+            return self.network(image, torch._shape_as_tensor(image)[2:3].to(image.device))  # type: ignore[no-any-return]
         frames = image.squeeze(0).transpose(0, 1)  # (T, C, H, W)
         encoder = cast(FrameEncoder, self.network.encoder)
         features = feature_vectors(encoder.network(frames)).unsqueeze(0)  # (1, T, F)
@@ -156,9 +159,14 @@ def frame_encoder(network: nn.Module) -> FrameEncoder:
     """The frame encoder of a network.
 
     Raises:
-        UserError: it has none, as a 3D network.
+        UserError: it has none, as a 3D network or one that reads structures.
     """
     encoder = getattr(network, "encoder", None)
+    if reads_structures(network):
+        raise UserError(
+            f"OpenVINO runs no encoder of structures within the network; take --engine torch, or {MODEL_ONNX} in any runtime of "
+            f"ONNX"
+        )
     if not isinstance(network, CNNLSTM) or not isinstance(encoder, FrameEncoder):
         raise UserError(
             f"ONNX and OpenVINO are for a CNNLSTM with a FrameEncoder, came {type(network).__name__} with "
@@ -167,11 +175,16 @@ def frame_encoder(network: nn.Module) -> FrameEncoder:
     return encoder
 
 
-def export_onnx(network: nn.Module, folder: str | Path, frame_size: int) -> tuple[Path, Path]:
+def reads_structures(network: nn.Module) -> bool:
+    """Whether a network describes frames by their structures: it is exported whole, and no part of it is run by OpenVINO."""
+    return isinstance(network, CNNLSTM) and isinstance(network.encoder, StructureEncoder)
+
+
+def export_onnx(network: nn.Module, folder: str | Path, frame_size: int) -> tuple[Path, ...]:
     """Write a network to `folder` as ONNX, by the function behind `python -m monai.bundle onnx_export`.
 
     `model.onnx` is the whole: "image" (1, C, T, S, S), float in [0, 1], the real frames of one case for any T, to "pred",
-    logits (1, K). `encoder.onnx` is the 2D network: "images" (n, C, S, S) for any n to "features" (n, F).
+    logits (1, K). `encoder.onnx`, of a `FrameEncoder`, is the 2D network: "images" (n, C, S, S) for any n to "features" (n, F).
 
     Args:
         network: trained, on the CPU.
@@ -181,8 +194,13 @@ def export_onnx(network: nn.Module, folder: str | Path, frame_size: int) -> tupl
     Raises:
         UserError: another kind of network, or onnx is not installed.
     """
-    encoder = frame_encoder(network).eval()
     onnx = _package("onnx")
+    if reads_structures(network):
+        image = torch.rand(1, 1, _EXAMPLE_FRAMES, frame_size, frame_size)
+        graph = _traced(_OneCase(cast(CNNLSTM, network)), image, ("image", "pred"), {"image": {2: "frames"}})
+        onnx.helper.set_model_props(graph, {"frame_size": str(frame_size)})
+        return (_saved(graph, Path(folder, MODEL_ONNX)),)
+    encoder = frame_encoder(network).eval()
     size = (encoder.in_channels, frame_size, frame_size)
     one_case = torch.rand(1, size[0], _EXAMPLE_FRAMES, *size[1:])
     whole = _traced(_OneCase(cast(CNNLSTM, network)), one_case, ("image", "pred"), {"image": {2: "frames"}})
@@ -191,9 +209,14 @@ def export_onnx(network: nn.Module, folder: str | Path, frame_size: int) -> tupl
     paths = Path(folder, MODEL_ONNX), Path(folder, ENCODER_ONNX)
     for graph, path in zip((whole, part), paths, strict=True):
         onnx.helper.set_model_props(graph, _properties(encoder, frame_size))
-        with replacing(path) as temporary:
-            onnx.save(graph, str(temporary))
+        _saved(graph, path)
     return paths
+
+
+def _saved(graph: Any, path: Path) -> Path:
+    with replacing(path) as temporary:
+        _package("onnx").save(graph, str(temporary))
+    return path
 
 
 class _Pooled(nn.Module):
@@ -256,9 +279,11 @@ def engine_agreement(
     Raises:
         UserError: no case; see `CompiledEncoder`.
     """
-    encoder = frame_encoder(network)
-    compiled = CompiledEncoder(Path(folder, ENCODER_ONNX), encoder, frame_size)
     core = _package("openvino").Core()
+    compiled = None
+    if not reads_structures(network):
+        encoder = frame_encoder(network)
+        compiled = CompiledEncoder(Path(folder, ENCODER_ONNX), encoder, frame_size)
     whole = core.compile_model(str(Path(folder, MODEL_ONNX)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
     seconds: list[tuple[float, float]] = []
@@ -268,9 +293,12 @@ def engine_agreement(
         count = int(item["num_frames"])
         frames = item["image"].as_tensor()[None, :, :count]
         own, own_seconds = _timed(network, frames)
-        with _in_place(encoder, compiled):
-            fast, fast_seconds = _timed(network, frames)
+        start = time.perf_counter()
         onnx = torch.from_numpy(whole((frames.float() / 255).numpy())[0]).softmax(1)
+        fast, fast_seconds = onnx, time.perf_counter() - start
+        if compiled is not None:
+            with _in_place(encoder, compiled):
+                fast, fast_seconds = _timed(network, frames)
         rows.append((own, onnx, fast))
         seconds.append((own_seconds, fast_seconds))
     if not rows:
@@ -278,7 +306,7 @@ def engine_agreement(
     own, onnx, fast = (torch.cat(column) for column in zip(*rows, strict=True))
     return EngineAgreement(
         scans=len(rows),
-        precision=compiled.precision,
+        precision="float32, the whole" if compiled is None else compiled.precision,
         onnx_difference=float((onnx - own).abs().max()),
         engine_difference=float((fast - own).abs().max()),
         other_class=int((fast.argmax(1) != own.argmax(1)).sum()),

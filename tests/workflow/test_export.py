@@ -195,3 +195,20 @@ def test_the_bundle_puts_the_engine_in_after_the_weights():
     assert config["engine"] == "torch" and config["handlers"][:2] == ["@weights", "@inference_engine"]
     assert config["weights"]["_target_"] == "monai_chd.handlers.Weights"
     assert config["inference_engine"]["_target_"] == "monai_chd.workflow.export.InferenceEngine"
+
+
+@pytest.mark.parametrize("encoder", ["structures", "cropped_structures"])
+def test_a_network_that_reads_structures_is_exported_whole(tmp_path, encoder):
+    torch.manual_seed(0)
+    made = CNNLSTM(encoder, standardize=True, hidden_size=8, pooling="mean", heads=2, summary=True).eval()
+    [path] = export_onnx(made, tmp_path, 48)
+    items = [
+        {"image": MetaTensor(torch.randint(0, 255, (1, 12, 48, 48), dtype=torch.uint8)), "num_frames": count}
+        for count in (12, 5)
+    ]
+    found = engine_agreement(made, items, tmp_path, 48)
+    assert path.name == "model.onnx" and found.scans == 2 and found.onnx_difference < 1e-4 and found.other_class == 0
+    with pytest.raises(
+        ValueError, match="OpenVINO runs no encoder of structures within the network; take --engine torch"
+    ):
+        frame_encoder(made)
