@@ -20,7 +20,8 @@ LOCAL_KEYS = ("dataset_dir", "cache_dir", "cache_limit", "num_workers")
 
 REPORTED_KEYS = (
     "frame_size", "sequence_length", "sampling", "window", "encoder", "encoder_precision", "structure_epochs", "crop_margin",
-    "standardize", "projection", "hidden_size", "num_layers", "bidirectional", "pooling", "heads", "summary", "learning_rate",
+    "standardize", "projection", "hidden_size", "num_layers", "bidirectional", "pooling", "heads", "summary",
+    "flag_weight", "learning_rate",
     "lr_decay", "batch_size", "max_epochs", "early_stop_patience", "val_interval", "coverage", "risk", "cache",
 )  # fmt: skip
 """Keys that the report lists, whether they were given or are the config's defaults."""

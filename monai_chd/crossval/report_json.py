@@ -50,6 +50,7 @@ def build_report(
     against: Mapping[str, Any] | None,
     worst: Sequence[Mapping[str, Any]],
     structures: Mapping[str, Any] | None = None,
+    flags: Mapping[str, Any] | None = None,
     command: str,
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
@@ -63,6 +64,7 @@ def build_report(
         against: of `comparison.compare_paired` with the other's path as `other`, or None.
         worst: of `worst_cases`.
         structures: of `structure_results`, or None where the classifier reads none.
+        flags: of `flag_results`, or None where flags are no second task.
         command: as typed.
         seconds: of each step besides the fits.
     """
@@ -76,6 +78,7 @@ def build_report(
         "design": _design(design, datalist),
         "results": dict(results),
         "structures": None if structures is None else dict(structures),
+        "flags": None if flags is None else dict(flags),
         "controls": [dict(control) for control in controls],
         "against": None if against is None else dict(against),
         "training": [_training(*fit) for fit in _fits(design, folder)],

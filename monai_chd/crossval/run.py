@@ -19,6 +19,7 @@ from monai_chd.crossval.controls import FITTED, ControlResult, control_result, s
 from monai_chd.crossval.design import FOLDS_FILE, Design, check_comparable, save_or_check
 from monai_chd.crossval.fit_processes import fit_processes, processes_for, run_fits, threads_for
 from monai_chd.crossval.fits import FITS_FOLDER
+from monai_chd.crossval.flag_results import flag_results
 from monai_chd.crossval.folds import INNER_SHARE
 from monai_chd.crossval.out_of_fold_table import (
     TABLE_FILE,
@@ -152,6 +153,7 @@ def _crossval(
         against=compared,
         worst=worst,
         structures=structure_results(design, folder, table) if structures else None,
+        flags=flag_results(design, folder, table),
         command=command,
         seconds=seconds,
     )

@@ -4,6 +4,8 @@ from monai_chd.handlers.calibrator import Calibrator
 from monai_chd.handlers.checkpoints import Checkpoints
 from monai_chd.handlers.cost_estimate import CostEstimate
 from monai_chd.handlers.epoch_seed import EpochSeed
+from monai_chd.handlers.flag_opinions import FlagOpinions
+from monai_chd.handlers.flag_targets import PrepareBatchWithFlags
 from monai_chd.handlers.head_threads import HeadThreads
 from monai_chd.handlers.label_maps import LabelMaps
 from monai_chd.handlers.learning_curves import LearningCurves, probability_loss
@@ -20,10 +22,12 @@ __all__ = [
     "CostEstimate",
     "DiceTable",
     "EpochSeed",
+    "FlagOpinions",
     "HeadThreads",
     "LabelMaps",
     "LearningCurves",
     "Predictions",
+    "PrepareBatchWithFlags",
     "StructureDice",
     "StructureDoubts",
     "Weights",

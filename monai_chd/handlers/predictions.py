@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from monai_chd.errors import UserError, bare_mistakes
 from monai_chd.files import name_below, writable_folder, write_csv
+from monai_chd.handlers.flag_opinions import FlagOpinions, Opinion
 from monai_chd.handlers.structure_doubts import StructureDoubts
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.calibration import Calibration, calibration_line, read_calibration, scale
@@ -42,6 +43,10 @@ DISTANCES = "structures.csv"
 """Beside the predictions: how far the structures of each case are from the training's, and why it is not answered for them."""
 
 
+FLAGS_FILE = "flags.csv"
+"""Beside the predictions: probabilities of diagnosis flags, the class that they make by the rule, and the most probable one."""
+
+
 class Predictions:
     """Collects the prediction of every case and writes the tables, and where labels are known the evaluation.
 
@@ -58,6 +63,8 @@ class Predictions:
         risk: instead, wished share of the answers that may be wrong.
         doubts: listens to the same evaluator before this; a case whose structures speak against answering is abstained from, and
             `structures.csv` says how far those of each case are from the training's.
+        opinions: the same of a network with diagnosis flags as a second task; `flags.csv` has their probabilities, and the class
+            that they make.
     """
 
     def __init__(
@@ -71,16 +78,18 @@ class Predictions:
         coverage: float | None = None,
         risk: float | None = None,
         doubts: StructureDoubts | None = None,
+        opinions: FlagOpinions | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.dataset_dir = Path(dataset_dir)
         self.context = dict(context or {})
         self.scored_as = scored_as
         self.checkpoint, self.coverage, self.risk = checkpoint, coverage, risk
-        self.doubts = doubts
+        self.doubts, self.opinions = doubts, opinions
         self.calibration = Calibration()
         self.rows: list[dict[str, Any]] = []
         self.distances: list[tuple[str, str, str]] = []
+        self.told: list[tuple[str, Opinion, str]] = []
         self.cine: list[str] = []
         self.short: list[str] = []
 
@@ -95,12 +104,14 @@ class Predictions:
         self.calibration = read_calibration(self.checkpoint).with_target(self.coverage, self.risk)
         self.rows.clear()
         self.distances.clear()
+        self.told.clear()
         self.cine.clear()
         self.short.clear()
 
     def _collect(self, engine: Engine) -> None:
         state: Any = engine.state
         doubts = self.doubts.last if self.doubts else []
+        opinions = self.opinions.last if self.opinions else []
         for place, (case, output) in enumerate(zip(state.batch, state.output, strict=True)):
             reason = str(case.get("reason", ""))
             label = case.get("label")
@@ -114,6 +125,10 @@ class Predictions:
             probabilities = None if reason else self.calibration.apply(output["pred"].cpu().double().numpy())
             if probabilities is not None and np.isfinite(probabilities).all():
                 reason = self.calibration.reason(probabilities)
+                if self.opinions and opinions:
+                    best = CLASSES[int(probabilities.argmax())]
+                    self.told.append((name, opinions[place], best))
+                    reason = self.opinions.reason(opinions[place], best) or reason
                 if doubts:
                     reason = doubts[place].reason or reason
                     self.distances.append((name, f"{doubts[place].distance:.6g}", doubts[place].reason))
@@ -136,9 +151,20 @@ class Predictions:
             raise
         if self.distances:
             write_csv(self.folder / DISTANCES, ("image", "distance", "reason"), sorted(self.distances))
+        if self.told:
+            self._write_flags()
         self._tell(path)
         if self.scored_as is not None:
             self._score(path, self.scored_as)
+
+    def _write_flags(self) -> None:
+        """Probabilities of the flags, in four digits, and the class that they make."""
+        names = list(self.told[0][1].flags)
+        rows = [
+            [image, *(f"{opinion.flags[flag]:.4f}" for flag in names), opinion.label, best]
+            for image, opinion, best in sorted(self.told, key=lambda row: row[0])
+        ]
+        write_csv(self.folder / FLAGS_FILE, ("image", *names, "class_by_flags", "prediction"), rows)
 
     def _rows_text(self) -> str:
         """All cases for the screen, so that hours of inference are not lost with a disk that is full."""

@@ -4,14 +4,15 @@ How a frame is read is `encoders`' part, how padding is kept out of a sequence `
 """
 
 import math
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 from torch.jit import is_scripting  # type: ignore[attr-defined]  # public, but not in torch's __all__
+from torch.nn import functional as F
 
 from monai_chd.errors import UserError, bare_mistakes
-from monai_chd.labels import CLASSES
+from monai_chd.labels import CLASSES, FLAGS
 from monai_chd.networks.encoders import freeze_batch_norm, is_frozen, make_encoder, with_norm
 from monai_chd.networks.sequences import (
     SequenceLSTM,
@@ -39,6 +40,7 @@ class SequenceHead(nn.Module):
         bidirectional: bool,
         pooling: str,
         dropout: float,
+        outputs: int = len(CLASSES),
     ) -> None:
         super().__init__()
         self.projection = nn.Linear(feature_size, projection) if projection else nn.Identity()
@@ -50,10 +52,10 @@ class SequenceHead(nn.Module):
             dropout=dropout,
         )
         self.pooling = SequencePooling(pooling, hidden_size, bidirectional=bidirectional)
-        self.classifier = nn.Linear(self.pooling.state_size, len(CLASSES))
+        self.classifier = nn.Linear(self.pooling.state_size, outputs)
 
     def forward(self, features: Tensor, num_frames: Tensor) -> Tensor:
-        """Standardized features (B, T, F) and num_frames (B,) to logits (B, K)."""
+        """Standardized features (B, T, F) and num_frames (B,) to logits (B, outputs)."""
         states = self.lstm(self.projection(features), num_frames)  # (B, T, S)
         logits: Tensor = self.classifier(self.pooling(states, num_frames))
         return logits
@@ -62,14 +64,14 @@ class SequenceHead(nn.Module):
 class SummaryHead(nn.Module):
     """Mean and largest of each feature over the real frames to logits, by one linear layer: what needs no order of frames."""
 
-    def __init__(self, feature_size: int) -> None:
+    def __init__(self, feature_size: int, outputs: int = len(CLASSES)) -> None:
         super().__init__()
         self.mean = SequencePooling("mean", feature_size)
         self.largest = SequencePooling("max", feature_size)
-        self.classifier = nn.Linear(2 * feature_size, len(CLASSES))
+        self.classifier = nn.Linear(2 * feature_size, outputs)
 
     def forward(self, features: Tensor, num_frames: Tensor) -> Tensor:
-        """Standardized features (B, T, F) and num_frames (B,) to logits (B, K)."""
+        """Standardized features (B, T, F) and num_frames (B,) to logits (B, outputs)."""
         summary = torch.cat([self.mean(features, num_frames), self.largest(features, num_frames)], 1)
         logits: Tensor = self.classifier(summary)
         return logits
@@ -105,6 +107,8 @@ class CNNLSTM(nn.Module):
             `CrossEntropyOfHeads`.
         summary: one head more, without an LSTM, that counts as much as all others together; see `SummaryHead`. It helps where
             features describe a case as well as its frames.
+        flags: a second task: every head also scores each diagnosis of `labels.FLAGS`. What comes out are the classes; the
+            probabilities of the flags pass through `flag_probabilities`, (B, flags), where a hook sees them (`FlagOpinions`).
 
     Raises:
         UserError: an unknown encoder or pooling, a module that is no encoder; a projection to nothing; no layer, or
@@ -125,6 +129,7 @@ class CNNLSTM(nn.Module):
         dropout: float = 0.0,
         heads: int = 1,
         summary: bool = False,
+        flags: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = make_encoder(encoder) if isinstance(encoder, str) else encoder
@@ -139,6 +144,7 @@ class CNNLSTM(nn.Module):
         self.standardization = Standardization(self.feature_size) if standardize else nn.Identity()
         if not isinstance(heads, int) or isinstance(heads, bool) or heads < 1:
             raise UserError(f"expected heads as a whole number of 1 or more, came {heads!r}")
+        outputs = len(CLASSES) + (len(FLAGS) if flags else 0)
         made = [
             SequenceHead(
                 self.feature_size,
@@ -148,6 +154,7 @@ class CNNLSTM(nn.Module):
                 bidirectional=bidirectional,
                 pooling=pooling,
                 dropout=dropout,
+                outputs=outputs,
             )
             for _ in range(heads)
         ]
@@ -155,7 +162,12 @@ class CNNLSTM(nn.Module):
         self.projection, self.lstm = made[0].projection, made[0].lstm
         self.pooling, self.classifier = made[0].pooling, made[0].classifier
         self.more_heads = nn.ModuleList(made[1:])
-        self.summary = SummaryHead(self.feature_size) if summary else None
+        self.summary = SummaryHead(self.feature_size, outputs) if summary else None
+        self.classes = len(CLASSES)
+        self.flags = flags
+        self.flag_probabilities = nn.Identity()
+        if flags:
+            self.register_buffer("learned_flags", torch.zeros(len(FLAGS), dtype=torch.bool))
 
     def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
         """Score each case from its sequence of frames.
@@ -167,7 +179,7 @@ class CNNLSTM(nn.Module):
 
         Returns:
             Logits, shape (B, K), in the order of `labels.CLASSES`. In training with several heads
-            those of each, (B, heads, K), the summary's last.
+            those of each, (B, heads, K), the summary's last; with flags theirs behind those of the classes.
 
         Raises:
             ValueError: frames, features or num_frames of another shape or type; a case that claims more frames than T, or
@@ -190,13 +202,17 @@ class CNNLSTM(nn.Module):
         for head in self.more_heads:
             found.append(head(features, num_frames))
         each = torch.stack(found, 1)  # (B, heads, K)
-        if self.summary is None:
-            if len(found) == 1:
-                return logits
-            return each if self.training else of_mean_probability(each)
-        whole: Tensor = self.summary(features, num_frames)[:, None]
+        whole = each[:, :0] if self.summary is None else self.summary(features, num_frames)[:, None]
         if self.training:
-            return torch.cat([each, whole], 1)
+            return logits if len(found) == 1 and self.summary is None else torch.cat([each, whole], 1)
+        if self.flags:
+            told = each[:, :, self.classes :].sigmoid().mean(1)
+            if self.summary is not None:
+                told = (told + whole[:, 0, self.classes :].sigmoid()) / 2
+            self.flag_probabilities(told)
+        each, whole = each[:, :, : self.classes], whole[:, :, : self.classes]
+        if self.summary is None:
+            return each[:, 0] if len(found) == 1 else of_mean_probability(each)
         return of_mean_probability(torch.cat([of_mean_probability(each)[:, None], whole.log_softmax(2)], 1))
 
     @torch.jit.unused
@@ -228,13 +244,37 @@ def of_mean_probability(logits: Tensor) -> Tensor:
 
 
 class CrossEntropyOfHeads(nn.CrossEntropyLoss):
-    """torch's cross-entropy, and of several heads the mean over them, so that each learns as if it were alone."""
+    """torch's cross-entropy, and of several heads the mean over them, so that each learns as if it were alone.
+
+    Args:
+        weight: of the classes, (K,).
+        flag_weights: of the flags as a second task, (flags,): their binary cross-entropies are added with these. None: no such
+            task.
+        options: more of torch's.
+    """
+
+    flag_weights: Tensor | None
+
+    def __init__(self, weight: Tensor | None = None, *, flag_weights: Tensor | None = None, **options: Any) -> None:
+        super().__init__(weight, **options)
+        self.register_buffer("flag_weights", flag_weights, persistent=False)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Of logits (B, K), or (B, heads, K), and class indices (B,)."""
-        if input.dim() == 2:
-            return super().forward(input, target)
-        return torch.stack([super(CrossEntropyOfHeads, self).forward(own, target) for own in input.unbind(1)]).mean()
+        """Of logits (B, K), or (B, heads, K), and class indices (B,).
+
+        With flags both are wider: logits have the flags' behind the classes', and targets are (B, 1 + flags), the class first.
+        """
+        each = input.unbind(1) if input.dim() == 3 else (input,)
+        losses = [self._of_one(own, target) for own in each]
+        return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+
+    def _of_one(self, logits: Tensor, target: Tensor) -> Tensor:
+        if self.flag_weights is None:
+            return super().forward(logits, target)
+        classes, flags = logits[:, : len(CLASSES)], logits[:, len(CLASSES) :]
+        loss = super().forward(classes, target[:, 0].long())
+        each = F.binary_cross_entropy_with_logits(flags, target[:, 1:].to(flags.dtype), reduction="none")
+        return loss + (each * self.flag_weights.to(each)).sum(1).mean()
 
 
 class VolumeNetwork(nn.Module):

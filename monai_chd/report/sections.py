@@ -218,10 +218,20 @@ def structures(report: Report) -> Section | None:
     }
 
 
-def lesions(report: Report) -> list[Section]:
-    """Share of patients with a diagnosis whose class was right."""
-    found = report["results"].get("per_lesion") or ()
-    return [{**one, "diagnosis": DIAGNOSES.get(one["flag"])} for one in found]
+def lesions(report: Report) -> Section:
+    """Share of patients with a diagnosis whose class was right, and how well diagnoses themselves are told."""
+    found, told = report["results"].get("per_lesion") or (), report.get("flags")
+    shares = {
+        "class that the diagnoses make by the rule": "by_flags",
+        "most probable class, where both are the same": "agree",
+        "most probable class, where they differ": "disagree",
+    }
+    return {
+        "recall": [{**one, "diagnosis": DIAGNOSES.get(one["flag"])} for one in found],
+        "told": [{**one, "diagnosis": DIAGNOSES.get(one["flag"])} for one in told["flags"]] if told else [],
+        "shares": [(words, told[key]) for words, key in shares.items() if told[key]] if told else [],
+        "open": told["open"] if told else 0,
+    }
 
 
 def controls(report: Report) -> Section | None:

@@ -46,10 +46,10 @@ COUNTS = (
     "crop_size",
 )
 FROM_ZERO = ("context", "fold", "seed", "num_workers", "cine_slice")
-NUMBERS = ("hu_offset", "crop_margin")
+NUMBERS = ("hu_offset", "crop_margin", "flag_weight")
 OPTIONAL = ("projection", "cine_slice", "hu_offset", "cache_limit", "crop_size", "crop_margin")
 RATES = ("learning_rate", "lr_decay", "cache_limit")
-SWITCHES = ("standardize", "bidirectional", "summary", "resume", "amp", "gpu")
+SWITCHES = ("standardize", "bidirectional", "summary", "disagreement", "resume", "amp", "gpu")
 GROWING = ("max_epochs", "early_stop_patience")
 """Settings that a training may go on with more of: it is then the training that had them from the beginning."""
 

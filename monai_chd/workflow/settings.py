@@ -46,6 +46,7 @@ MODEL_KEYS = (
     "pooling",
     "heads",
     "summary",
+    "flag_weight",
 )
 """Config keys of the network and its frames: with another value of one, weights are of no use, or worse, give other numbers."""
 

@@ -107,7 +107,7 @@ def test_the_figures_are_scikit_learns_mean_over_repeats(done):
 def test_the_report_has_all_its_sections(done):
     report = report_of(done)
     assert set(report) == {
-        "note", "title", "created", "cohort", "design", "results", "structures", "controls", "against", "training",
+        "note", "title", "created", "cohort", "design", "results", "structures", "flags", "controls", "against", "training",
         "worst_cases", "audit", "provenance", "checklists",
     }  # fmt: skip
     assert [control["name"] for control in report["controls"]] == [

@@ -124,6 +124,15 @@ def make_report(folder: Path, *, words: str = "") -> dict[str, Any]:
             "risk_coverage": risk_coverage_by(table, np.random.default_rng(0).normal(size=len(table)), resamples=200),
             "unseen": {"ASD": {"patients": 7, "only": 5}},
         },
+        "flags": {
+            "flags": [
+                {"flag": "VSD", "patients": 8, "auc": DICE, "ap": {**DICE, "value": 0.8, "low": 0.7, "high": 0.9}}
+            ],
+            "by_flags": {**DICE, "value": 0.7, "low": 0.6, "high": 0.8},
+            "agree": DICE,
+            "disagree": None,
+            "open": 3,
+        },
         "controls": [
             {
                 "name": "shuffled_labels",

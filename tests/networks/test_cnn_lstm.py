@@ -14,7 +14,7 @@ from monai.networks.nets import resnet18
 from tiny_networks import LENGTH, SCRIPT_DEPRECATED, assert_equal, assert_gradients_equal, gradients, with_padding
 from torch import Tensor, nn
 
-from monai_chd.labels import CLASSES
+from monai_chd.labels import CLASSES, FLAGS
 from monai_chd.networks import CNNLSTM, ENCODERS, CrossEntropyOfHeads, FrameEncoder, SmallCNN, VolumeNetwork
 from monai_chd.networks.sequences import POOLINGS
 
@@ -340,3 +340,37 @@ def test_the_summary_counts_as_much_as_all_other_heads_together():
         turned = network.summary(torch.rand(1, 4, network.feature_size).flip(1), torch.tensor([4]))
     assert turned.shape == (1, 3)
     assert several(1, summary=True).train()(frames, count).shape == (2, 2, 3)
+
+
+def test_flags_are_scored_beside_the_classes_and_told_to_who_listens():
+    network = several(2, summary=True, flags=True)
+    frames, count, heard = torch.rand(2, 1, 5, 32, 32), torch.tensor([5, 3]), []
+    scripted = torch.jit.script(network.eval())
+    network.flag_probabilities.register_forward_hook(lambda _, given, told: heard.append(told))
+    each = network.train()(frames, count)
+    assert each.shape == (2, 3, 3 + len(FLAGS)) and not heard
+    with torch.no_grad():
+        answer = network.eval()(frames, count)
+    assert answer.shape == (2, 3)
+    expected = each[:, :2, 3:].sigmoid().mean(1) / 2 + each[:, 2, 3:].sigmoid() / 2
+    torch.testing.assert_close(heard[0], expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(scripted(frames, count), answer, atol=1e-6, rtol=1e-5)
+    assert several(1, flags=True).train()(frames, count).shape == (2, 3 + len(FLAGS))
+
+
+def test_the_loss_of_flags_counts_those_that_are_learned():
+    logits = torch.randn(4, 2, 3 + len(FLAGS))
+    labels, flags = torch.tensor([0, 2, 1, 0]), torch.randint(0, 2, (4, len(FLAGS))).float()
+    weights = torch.zeros(len(FLAGS))
+    weights[[1, 4]] = torch.tensor([0.5, 0.25])
+    target = torch.cat([labels[:, None].float(), flags], 1)
+    found = CrossEntropyOfHeads(flag_weights=weights)(logits, target)
+    binary = torch.nn.functional.binary_cross_entropy_with_logits
+    expected = torch.stack([
+        torch.nn.functional.cross_entropy(own[:, :3], labels)
+        + 0.5 * binary(own[:, 4], flags[:, 1]) + 0.25 * binary(own[:, 7], flags[:, 4])
+        for own in logits.unbind(1)
+    ]).mean()  # fmt: skip
+    torch.testing.assert_close(found, expected)
+    logits[:, :, 3:4] = 100.0  # a flag that is not learned
+    torch.testing.assert_close(CrossEntropyOfHeads(flag_weights=weights)(logits, target), expected)

@@ -147,6 +147,13 @@ def test_the_sections_of_the_issue_are_all_there_in_order(read):
     ]  # fmt: skip
 
 
+def test_diagnoses_as_a_second_task_are_told_with_their_intervals(read, report):
+    assert "How well each diagnosis is told" in read.text and "The second opinion, first repeat" in read.text
+    assert "which leaves 3 scans open" in read.text and "where they differ" not in read.text
+    without = page({**report, "flags": None})
+    assert "The model does not name diagnoses." in without and "second opinion" not in without
+
+
 def test_structures_are_measured_and_said_to_be_blind_where_they_are(read, report):
     assert "0.940" in read.text and "Dice on patients not trained on" in read.text
     assert "atrial septal defect (ASD; 7 patients, 5 with nothing else)" in read.text
