@@ -43,6 +43,9 @@ DISTANCES = "structures.csv"
 """Beside the predictions: how far the structures of each case are from the training's, and why it is not answered for them."""
 
 
+NO_HU = "no HU: structures were learned on CT"
+"""Why a network that reads structures does not answer a 4D cine."""
+
 FLAGS_FILE = "flags.csv"
 """Beside the predictions: probabilities of diagnosis flags, the class that they make by the rule, and the most probable one."""
 
@@ -130,8 +133,11 @@ class Predictions:
                     self.told.append((name, opinions[place], best))
                     reason = self.opinions.reason(opinions[place], best) or reason
                 if doubts:
-                    reason = doubts[place].reason or reason
-                    self.distances.append((name, f"{doubts[place].distance:.6g}", doubts[place].reason))
+                    doubt = doubts[place].reason
+                    if case["image"].meta.get("intensity") == "arbitrary":
+                        doubt = NO_HU
+                    reason = doubt or reason
+                    self.distances.append((name, f"{doubts[place].distance:.6g}", doubt))
             self.rows.append(
                 {
                     "image": name,

@@ -109,12 +109,14 @@ def test_a_doubted_case_is_abstained_from_in_the_table(network, tmp_path):
     Predictions(tmp_path, tmp_path, doubts=doubts).attach(engine)
     cases = [
         {"image": MetaTensor(torch.zeros(1), meta={"filename_or_obj": str(tmp_path / name)}), "features": features}
-        for name, features in (("b.nii.gz", heart(**GONE)), ("a.nii.gz", heart()))
+        for name, features in (("b.nii.gz", heart(**GONE)), ("a.nii.gz", heart()), ("c.nii.gz", heart()))
     ]
+    cases[2]["image"].meta["intensity"] = "arbitrary"
     engine.run([cases])
     rows = {row["image"]: row for row in table(tmp_path / "predictions.csv")}
     assert (rows["b.nii.gz"]["abstain"], rows["b.nii.gz"]["reason"]) == ("true", "no heart is found")
     assert rows["a.nii.gz"]["abstain"] == "false" and rows["b.nii.gz"]["prediction"]
+    assert rows["c.nii.gz"]["reason"] == "no HU: structures were learned on CT"
     distances = table(tmp_path / "structures.csv")
-    assert [row["image"] for row in distances] == ["a.nii.gz", "b.nii.gz"]
+    assert [row["image"] for row in distances] == ["a.nii.gz", "b.nii.gz", "c.nii.gz"]
     assert float(distances[1]["distance"]) > float(distances[0]["distance"])
