@@ -16,7 +16,7 @@ from monai_chd.crossval.design import Design
 from monai_chd.crossval.fits import FITS_FOLDER, fit_folder
 from monai_chd.errors import UserError
 from monai_chd.labels import CLASSES, FLAGS
-from monai_chd.metrics.estimates import proportion_estimate
+from monai_chd.metrics.estimates import Estimate, share_by_patient
 from monai_chd.metrics.flags import flag_estimates
 
 
@@ -57,16 +57,9 @@ def flag_results(design: Design, folder: Path, table: pd.DataFrame) -> dict[str,
     }
 
 
-def _share(rows: pd.DataFrame, right: pd.Series) -> Any:
-    """Share of cases that are right, its interval by patient; None without a case."""
-    if rows.empty:
-        return None
-    by_patient = right.groupby(rows["patient"]).agg(["sum", "count"])
-    estimate = proportion_estimate(by_patient["sum"], by_patient["count"])
-    if estimate is None:  # patients with several scans: each counts once, when all of his are right
-        whole = (by_patient["sum"] == by_patient["count"]).astype(int)
-        estimate = proportion_estimate(whole, whole * 0 + 1)
-    return estimate
+def _share(rows: pd.DataFrame, right: pd.Series) -> Estimate | None:
+    """Share of cases that are right; None without a case."""
+    return None if rows.empty else share_by_patient(right, rows["patient"])
 
 
 def _rows(design: Design, folder: Path) -> list[dict[str, Any]]:

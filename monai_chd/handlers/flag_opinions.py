@@ -6,12 +6,12 @@ What makes a class of flags is given; how the network learns them is `networks.C
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
+from monai_chd.handlers.module_listener import ModuleListener
 from monai_chd.labels import FLAGS
 from monai_chd.networks import CNNLSTM
 
@@ -26,7 +26,7 @@ class Opinion(NamedTuple):
     label: str
 
 
-class FlagOpinions:
+class FlagOpinions(ModuleListener):
     """Listens to what a network says of flags, wherever its predictions are made; networks without flags have no opinion.
 
     Put it before `Predictions`.
@@ -41,33 +41,17 @@ class FlagOpinions:
         self, network: nn.Module, derive: Callable[[Iterable[str]], str | None], *, abstain: bool = False
     ) -> None:
         self.network = network if isinstance(network, CNNLSTM) and network.flags else None
+        super().__init__(self.network.flag_probabilities if self.network else None)
         self.derive = derive
         self.abstain = abstain
         self.last: list[Opinion] = []
 
-    def attach(self, engine: Engine) -> None:
-        """Listen to an evaluator."""
-        if self.network is not None:
-            engine.add_event_handler(Events.STARTED, self._start)
-            engine.add_event_handler(Events.COMPLETED, self._end)
-            engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
-
-    def _start(self) -> None:
-        assert self.network is not None
-        self._hook = self.network.flag_probabilities.register_forward_hook(self._hear)
-
-    def _end(self) -> None:
-        self._hook.remove()
-
-    def _fail(self, error: BaseException) -> None:
-        self._hook.remove()
-        raise error
-
-    def _hear(self, _: nn.Module, given: tuple[Any, ...], told: Tensor) -> None:
+    def hear(self, given: Tensor, made: Tensor) -> None:
+        """Probabilities of the flags, (B, flags)."""
         assert self.network is not None
         learned = torch.as_tensor(self.network.learned_flags).tolist()
         self.last = []
-        for case in told.detach().cpu().tolist():
+        for case in made.cpu().tolist():
             flags = {flag: p for flag, p, known in zip(FLAGS, case, learned, strict=True) if known}
             self.last.append(Opinion(flags, self.derive(flag for flag, p in flags.items() if p >= PRESENT) or ""))
 

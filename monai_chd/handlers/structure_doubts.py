@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
+from monai_chd.handlers.module_listener import ModuleListener
 from monai_chd.labels import STRUCTURES
 from monai_chd.networks import StructureEncoder
 from monai_chd.networks.sequences import Standardization
@@ -41,7 +41,7 @@ class Doubt(NamedTuple):
     reason: str
 
 
-class StructureDoubts:
+class StructureDoubts(ModuleListener):
     """Looks at the descriptors that a classifier makes of structures, wherever its predictions are made.
 
     Put it before `Predictions`. Networks that know no structures have no doubts.
@@ -54,31 +54,14 @@ class StructureDoubts:
     def __init__(self, network: nn.Module, window: Sequence[float]) -> None:
         encoder, step = getattr(network, "encoder", None), getattr(network, "standardization", None)
         known = isinstance(encoder, StructureEncoder) and encoder.volume
-        self.step = step if known and isinstance(step, Standardization) else None
+        super().__init__(step if known and isinstance(step, Standardization) else None)
         self.window = (float(window[0]), float(window[1]))
         self.last: list[Doubt] = []
 
-    def attach(self, engine: Engine) -> None:
-        """Listen to an evaluator."""
-        if self.step is not None:
-            engine.add_event_handler(Events.STARTED, self._start)
-            engine.add_event_handler(Events.COMPLETED, self._end)
-            engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
-
-    def _start(self) -> None:
-        assert self.step is not None
-        self._hook = self.step.register_forward_hook(self._look)
-
-    def _end(self) -> None:
-        self._hook.remove()
-
-    def _fail(self, error: BaseException) -> None:
-        self._hook.remove()
-        raise error
-
-    def _look(self, _: nn.Module, given: tuple[Tensor, ...], standardized: Tensor) -> None:
-        features, z = given[0].detach().double(), standardized.detach().double()
-        self.last = [self.doubt(case, deviations) for case, deviations in zip(features.cpu(), z.cpu(), strict=True)]
+    def hear(self, given: Tensor, made: Tensor) -> None:
+        """Descriptors, and their deviations from the training's, each (B, T, F)."""
+        pairs = zip(given.double().cpu(), made.double().cpu(), strict=True)
+        self.last = [self.doubt(features, deviations) for features, deviations in pairs]
 
     def doubt(self, features: Tensor, deviations: Tensor) -> Doubt:
         """Of the descriptors of a case, (T, F), in which padding is zero, and of their deviations from the training's."""

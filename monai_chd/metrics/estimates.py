@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, TypedDict
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from monai_chd.errors import UserError
@@ -257,6 +258,22 @@ def proportion_estimate(hits: ArrayLike, trials: ArrayLike, confidence: float = 
     else:
         return None
     return {"value": value, "low": low, "high": high, "n": trial_count, "method": method}
+
+
+def share_by_patient(hits: pd.Series, patients: pd.Series) -> Estimate:
+    """Share of cases that are hits; where a patient has several, with the interval of the mean share of the patients.
+
+    Args:
+        hits: of each case, bool, (N,).
+        patients: of each case.
+    """
+    counts = hits.groupby(patients).agg(["sum", "count"])
+    estimate = proportion_estimate(counts["sum"], counts["count"])
+    if estimate is None:
+        n, value = len(counts), float((counts["sum"] / counts["count"]).mean())
+        low, high = wilson_interval(value * n, n)
+        estimate = {"value": value, "low": low, "high": high, "n": n, "method": "wilson_mean"}
+    return estimate
 
 
 def probability_fault(probabilities: NDArray[np.float64]) -> str | None:

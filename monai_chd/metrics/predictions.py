@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from monai_chd.errors import UserError
 from monai_chd.files import write_csv
 from monai_chd.labels import CLASSES
-from monai_chd.metrics.estimates import NO_PATIENT, Estimate, probability_fault, proportion_estimate
-from monai_chd.metrics.formulas import wilson_interval
+from monai_chd.metrics.estimates import NO_PATIENT, Estimate, probability_fault, share_by_patient
 from monai_chd.wording import join_faults
 
 PREDICTION_COLUMNS = ("image", "patient", "label", "prediction", *CLASSES, "abstain", "reason", "synthetic")
@@ -118,13 +117,7 @@ def coverage_estimate(table: pd.DataFrame) -> Estimate:
         table: as from `read_predictions`.
     """
     labelled = table[table["label"] != ""]
-    by_patient = (~labelled["abstain"]).groupby(labelled["patient"]).agg(["sum", "count"])
-    estimate = proportion_estimate(by_patient["sum"], by_patient["count"])
-    if estimate is None:
-        n, value = len(by_patient), float((by_patient["sum"] / by_patient["count"]).mean())
-        low, high = wilson_interval(value * n, n)
-        estimate = {"value": value, "low": low, "high": high, "n": n, "method": "wilson_mean"}
-    return estimate
+    return share_by_patient(~labelled["abstain"], labelled["patient"])
 
 
 def _case_fault(case: Mapping[str, Any]) -> str | None:

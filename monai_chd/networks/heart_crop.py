@@ -71,10 +71,13 @@ class CroppedStructureNet(nn.Module):
         Beyond the box all is background.
         """
         frames, num_frames = checked_input(frames, num_frames)
+        length = frames.shape[2]
+        frames = without_padding(frames, num_frames)
         box = self.boxes(frames, num_frames)
         scores = self.fine.scores(crop(frames, box, self.size), num_frames)
         real = frame_mask(num_frames, frames.shape[2])[:, None, :, None, None]
-        return put_back(scores, box, frames.shape[3], frames.shape[4]) * real
+        found = put_back(scores, box, frames.shape[3], frames.shape[4]) * real
+        return F.pad(found, [0, 0, 0, 0, 0, length - frames.shape[2]])
 
     def boxes(self, frames: Tensor, num_frames: Tensor) -> Tensor:
         """The heart's box in checked frames, (B, 3); see `heart_boxes`."""
@@ -118,7 +121,8 @@ class CroppedStructureNet(nn.Module):
         return (scores[:, 1:].amax(1) > scores[:, 0]).float()
 
     def of_heart(self, frames: Tensor, num_frames: Tensor) -> Tensor:
-        """Frames (B, 1, T, H, W) of the heart's box alone, (B, 1, T, size, size)."""
+        """Frames (B, 1, T, H, W) of the heart's box alone, (B, 1, t, size, size), up to the last real one of all cases."""
+        frames = without_padding(frames, num_frames)
         return crop(frames, self.boxes(frames, num_frames), self.size)
 
     def stacks(self, frames: Tensor, num_frames: Tensor, positions: Tensor) -> Tensor:
@@ -128,6 +132,13 @@ class CroppedStructureNet(nn.Module):
     def read(self, stacks: Tensor) -> Tensor:
         """As of `StructureNet`, of `stacks`."""
         return self.fine.read(stacks)
+
+
+def without_padding(frames: Tensor, num_frames: Tensor) -> Tensor:
+    """Frames (B, 1, T, H, W) up to the last real one of all cases: cutting boxes out of padding took longer than all the rest."""
+    if is_scripting() or not is_recording():  # a graph recorded for every length keeps it
+        return frames[:, :, : int(num_frames.amax())]
+    return frames
 
 
 def whole_frames(frames: Tensor) -> Tensor:

@@ -172,8 +172,9 @@ def with_structures(
     path = Path(structures)
     if not path.is_file():
         raise UserFileError(
-            f"{path}: no structure network, which --encoder structures needs; train one with `monai-chd train-structures` and "
-            f"the same --out, name one with --structures FILE, or take another encoder where there are no label maps"
+            f"{path}: no structure network, which this encoder needs; train one with `monai-chd train-structures` and the same "
+            f"--out (and a --crop_margin for cropped_structures), name one with --structures FILE, or take another encoder where "
+            f"there are no label maps"
         )
     trained = structure_settings(path)
     if differ := [

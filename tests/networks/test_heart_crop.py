@@ -68,6 +68,16 @@ def test_padding_and_the_batch_do_not_move_a_box():
     torch.testing.assert_close(looking().boxes(cases, torch.tensor([6, 5]))[1:], expected)
 
 
+def test_padding_is_not_read_and_comes_back_as_zeros():
+    cases = frames((20, 60, 32, 96), (64, 96, 64, 80), count=6)
+    network, count = looking(0.1), torch.tensor([4, 3])
+    longer = torch.cat([cases, torch.ones(2, 1, 30, 128, 128)], 2)
+    assert network.of_heart(longer, count).shape == (2, 1, 4, 96, 96)
+    found = network(longer, count)
+    assert found.shape[2] == 36 and not found[:, :, 4:].any() and not found[1, :, 3].any()
+    torch.testing.assert_close(found[:, :, :4], network(cases, count)[:, :, :4])
+
+
 def test_cutting_out_and_putting_back_keep_a_pixel_where_it_was():
     ramp = torch.linspace(0, 1, 64)[None, :].expand(64, 64)[None, None, None]
     box = torch.tensor([[0.25, -0.25, 0.5]])
