@@ -234,10 +234,11 @@ def _add_audit(commands: Any) -> None:
     )
     command.add_argument(
         "--weights",
-        nargs="+",
+        action="append",
         default=[],
         metavar="OUT",
-        help="output folders of trainings, or weights, structure networks too: none may have seen a patient of the test part",
+        help="output folder of a training, or weights, structure networks too; may be given several times: none may have seen a "
+        "patient of the test part",
     )
     command.add_argument("--dataset-dir", help="folder of the scans, when it is not the datalist's root")
     command.add_argument(

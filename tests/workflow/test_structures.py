@@ -224,7 +224,15 @@ def test_the_audit_holds_them_against_the_test_part(runs, tmp_path, capsys):
     (tmp_path / "planted.json").write_text(json.dumps(content))
     assert main(["audit", str(tmp_path / "planted.json"), *words[2:], str(weights_file(runs.whole))]) == 1
     assert "seen by weights, by patient id: " in capsys.readouterr().out
-    assert main([*words, str(tmp_path)]) == 2
+    both = [
+        "audit",
+        "--weights",
+        str(runs.whole),
+        "--weights",
+        str(tmp_path),
+        str(runs.datalist),
+    ]  # wherever they stand
+    assert main([*both, "--out", str(tmp_path / "audit.json")]) == 2
     assert "no model.pt in this folder" in capsys.readouterr().err
 
 
