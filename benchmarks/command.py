@@ -12,19 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import (
-    agreement,
-    cache,
-    cohort,
-    embedding,
-    head,
-    prediction,
-    reading,
-    report,
-    slices,
-    training,
-    workers,
-)
+from benchmarks import agreement, cache, cohort, embedding, head, prediction, reading, report, slices, training, workers
 from benchmarks.comparison import Bench, judge
 from benchmarks.processes import run_bench, run_once
 from benchmarks.volumes import FULL, PATIENTS, QUICK, ROOT, Scale, Volumes

@@ -109,11 +109,11 @@ def test_training_and_inference_share_network_and_preprocessing():
 def test_a_model_is_used_with_the_settings_beside_its_weights():
     train, inference, evaluate = config("train"), config("inference"), config("evaluate")
     for user in (inference, evaluate):
-        assert user["trained_with"] == "$workflow.trained_with(@checkpoint)"
+        assert user["trained_with"] == {"_target_": "monai_chd.workflow.trained_with", "checkpoint": "@checkpoint"}
         assert {key: user[key] for key in MODEL_KEYS} == {key: f"$@trained_with['{key}']" for key in MODEL_KEYS}
     # all that the network and its frames are made with, whatever else is a choice of the moment
     used = {*references(train["network_def"]), *references(train["train"]["preprocessing"])}
-    assert used - set(MODEL_KEYS) == {"reader", "hu_offset", "cine_slice"}
+    assert used - set(MODEL_KEYS) == {"python_path", "reader", "hu_offset", "cine_slice"}
 
 
 @pytest.mark.parametrize("name", ["train", "inference"])
@@ -170,12 +170,29 @@ def test_every_handler_has_an_id_but_the_one_that_hosts_look_for_in_its_list():
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-def test_a_config_begins_with_two_own_calls_at_most(path):
+def test_a_config_can_be_begun_without_data_and_checks_first_when_it_is_run(path):
+    """A host that loads the network (`monai.bundle.load`) begins a config, and has neither datalist nor scans."""
     content = config(path.stem)
-    steps = [config("train") | content if step.startswith("@") else step for step in content.get("initialize", [])]
-    own = [step for step in steps if "workflow." in str(step["begin"] if isinstance(step, dict) else step)]
-    assert len(own) <= 2
-    assert all(not isinstance(step, dict) or "begin" in step for step in steps)
+    if path.stem.startswith("preset"):
+        assert "run" not in content and "initialize" not in content
+        return
+    assert content["run"][0] == "@begin"
+    assert content.get("initialize", ["@python_path"])[0] == "@python_path"
+    own = [step for step in content.get("initialize", []) if step.startswith("@")]
+    assert set(own) <= {"@python_path", "@seeded"}
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_a_config_imports_nothing_of_the_package(path):
+    """Imports come before everything else: a bundle that carries the package is not on Python's path by then."""
+    assert not [line for line in config(path.stem).get("imports", []) if "monai_chd" in line]
+
+
+def test_both_trainings_share_frames():
+    train, structures = config("train"), config("train_structures")
+    assert {key: structures[key] for key in ("sequence_length", "sampling", "window")} == {
+        key: train[key] for key in ("sequence_length", "sampling", "window")
+    }
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:.*trust.*:UserWarning")

@@ -9,15 +9,7 @@ import pytest
 import torch
 
 from monai_chd.errors import UserError, user_error
-from monai_chd.files import (
-    escaped,
-    leaving_no_empty_folders,
-    locked,
-    replacing,
-    writable_folder,
-    write_csv,
-    write_text,
-)
+from monai_chd.files import escaped, leaving_no_empty_folders, locked, replacing, writable_folder, write_csv, write_text
 
 
 def names(folder):

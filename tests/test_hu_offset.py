@@ -16,12 +16,7 @@ REFUSED = "cannot tell Hounsfield units .*MR, or a label map.*--hu-offset N"
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "ts_cardiac_ct_b.nii.gz",
-        "ts_cardiac_ct_a.nii.gz",
-        "ts_abdomen_ct_small.nii.gz",
-        "pyrad_lung1_256x256x48.nii.gz",
-    ],
+    ["ts_cardiac_ct_b.nii.gz", "ts_cardiac_ct_a.nii.gz", "ts_abdomen_ct_small.nii.gz", "pyrad_lung1_256x256x48.nii.gz"],
 )
 def test_offset_of_real_ct_is_found_as_it_was_stored(name):
     values = read_volume(real_scan(name)).values

@@ -13,14 +13,7 @@ from pathlib import Path
 from rarfile import is_rarfile
 from tqdm import tqdm
 
-from monai_chd.archives.members import (
-    STATE,
-    Archive,
-    choose_target,
-    common_folder,
-    load_state,
-    unpack_members,
-)
+from monai_chd.archives.members import STATE, Archive, choose_target, common_folder, load_state, unpack_members
 from monai_chd.archives.rar import is_later_part, open_rar
 from monai_chd.archives.split_zip import open_zip
 from monai_chd.archives.zip_volumes import (

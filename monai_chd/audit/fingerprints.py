@@ -8,7 +8,6 @@ what lies below the 40th (or 55th) or above the 97th percentile (a display windo
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 from collections.abc import Iterable, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_chd.errors import UserError
+from monai_chd.files import sha256_of
 from monai_chd.hu_offset import detect_hu_offset
 from monai_chd.nifti import check_file
 from monai_chd.processes import mapped
@@ -65,8 +65,7 @@ def scan_file(job: tuple[Path, float | None]) -> Scan:
     scan = Scan()
     try:
         check_file(path)
-        with path.open("rb") as file:
-            scan.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        scan.sha256 = sha256_of(path)
         _fill(scan, path, hu_offset)
     except MemoryError:
         scan.problem = f"{path}: does not fit into memory"

@@ -5,7 +5,6 @@ Changes nothing in the files; what to do about a finding is up to the reader of 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from monai_chd.cohort.identity import patient_key
 from monai_chd.cohort.imagechd_image_info import ImageInfo
 from monai_chd.cohort.joining import JoinedCohort, LabelledScan, relative_name
 from monai_chd.errors import UserError
+from monai_chd.files import sha256_of
 from monai_chd.hu_offset import detect_hu_offset
 from monai_chd.labels import MYOCARDIUM, STRUCTURES
 from monai_chd.nifti import is_synthetic, read_volume, stem, voxel_digest
@@ -97,8 +97,7 @@ def _inspect(case: LabelledScan, offset: float | None) -> None:
         case.hu_offset = detect_hu_offset(values, case.image)
     case.shape = values.shape
     case.synthetic = is_synthetic(case.image)
-    with case.image.open("rb") as file:
-        case.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    case.sha256 = sha256_of(case.image)
     case.voxels = voxel_digest(volume)
     case.spacing_mm = header_spacing(case.image)
     beside = label_map_of(case.image)

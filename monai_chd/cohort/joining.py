@@ -206,11 +206,7 @@ def _missing(row: Diagnosis, folder: Path) -> str:
 
 
 def _scans_of(
-    folder: Path,
-    scans: Sequence[Path],
-    rows: Sequence[Diagnosis],
-    owners: Mapping[Path, str],
-    cohort: JoinedCohort,
+    folder: Path, scans: Sequence[Path], rows: Sequence[Diagnosis], owners: Mapping[Path, str], cohort: JoinedCohort
 ) -> tuple[list[list[Path]], dict[Path, Reading]]:
     """The scans of each row, by path or by id; and what each scan that no path names says of its owner by its own name.
 

@@ -148,10 +148,7 @@ def _count(found: Mapping[Path, frozenset[str]]) -> int:
 
 
 def _is_rival(
-    place: Place,
-    chosen: Place,
-    places: Mapping[Place, Mapping[Path, frozenset[str]]],
-    names: Mapping[Path, Words],
+    place: Place, chosen: Place, places: Mapping[Place, Mapping[Path, frozenset[str]]], names: Mapping[Path, Words]
 ) -> bool:
     """Whether ids may as well stand at another place, which tells of several patients too.
 

@@ -5,7 +5,6 @@ How folds are drawn is `folds`' part, what is trained on them `fits`'.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import Counter
@@ -19,7 +18,7 @@ from monai_chd.cohort.splits import check_choices
 from monai_chd.crossval.config_keys import LOCAL_KEYS, Mode, mode_of
 from monai_chd.crossval.folds import INNER_SHARE, draw_folds, inner_part
 from monai_chd.errors import UserError, UserFileError
-from monai_chd.files import writable_folder, write_text
+from monai_chd.files import sha256_of, writable_folder, write_text
 from monai_chd.labels import CLASSES
 from monai_chd.schemas import read_checked
 from monai_chd.versions import software_versions
@@ -116,12 +115,7 @@ class Design:
 
 
 def new_design(
-    datalist: str | Path,
-    *,
-    folds: int = 5,
-    repeats: int = 5,
-    seed: int = 42,
-    settings: Mapping[str, Any] | None = None,
+    datalist: str | Path, *, folds: int = 5, repeats: int = 5, seed: int = 42, settings: Mapping[str, Any] | None = None
 ) -> Design:
     """Draw the folds of all patients of a datalist, those of its held-out part among them.
 
@@ -201,8 +195,7 @@ def _hashes(path: Path, root: Path, records: Sequence[Mapping[str, Any]]) -> dic
         )
     hashes: dict[str, str] = {}
     for record in records:
-        with Path(root, record["image"]).open("rb") as file:
-            hashes[record["image"]] = hashlib.file_digest(file, "sha256").hexdigest()
+        hashes[record["image"]] = sha256_of(Path(root, record["image"]))
     changed = [r["image"] for r in records if r.get("sha256") not in (None, hashes[r["image"]])]
     if changed:
         raise UserError(

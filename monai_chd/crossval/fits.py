@@ -7,7 +7,6 @@ predictions `out_of_fold_table`'s.
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import shutil
 import time
@@ -21,7 +20,7 @@ import pandas as pd
 from monai_chd.crossval.design import Design, fit_datalist
 from monai_chd.crossval.structures import structure_weights
 from monai_chd.errors import UserError, user_error
-from monai_chd.files import escaped, writable_folder, write_text
+from monai_chd.files import escaped, sha256_of, writable_folder, write_text
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.predictions import read_predictions
 from monai_chd.schemas import read_checked
@@ -103,8 +102,8 @@ def run_fit(
         "repeat": repeat,
         "fold": fold,
         "seed": overrides["seed"],
-        "datalist_sha256": _digest(path),
-        "predictions_sha256": _digest(folder / PREDICTIONS),
+        "datalist_sha256": sha256_of(path),
+        "predictions_sha256": sha256_of(folder / PREDICTIONS),
         "seconds": round(seconds, 1),
         "versions": software_versions(),
     }
@@ -122,10 +121,6 @@ def _naming(folder: Path) -> Iterator[None]:
         if mistake is None:
             raise
         raise UserError(f"fit {folder.name}: {mistake} (log: {folder / LOG})") from None
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_done(folder: Path) -> dict[str, Any]:
@@ -157,7 +152,7 @@ def check_done(folder: Path, datalist: Mapping[str, Any]) -> None:
         path = folder / name
         if not path.is_file():
             raise UserError(f"{path}: missing, though the fit was finished; {mend}")
-        if _digest(path) != done.get(key):
+        if sha256_of(path) != done.get(key):
             raise UserError(f"{path}: changed since the fit was finished; {mend}")
     saved = json.loads((folder / DATALIST).read_text())
     if {k: v for k, v in saved.items() if k != "root"} != json.loads(

@@ -5,7 +5,6 @@ Figures are `metrics.evaluation`'s part, controls `controls`', pages `report.pag
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -28,7 +27,7 @@ from monai_chd.crossval.design import FOLDS_FILE, Design
 from monai_chd.crossval.fits import FITS_FOLDER, fit_folder, learning_curves, read_done
 from monai_chd.crossval.folds import INNER_SHARE
 from monai_chd.crossval.out_of_fold_table import TABLE_FILE
-from monai_chd.files import write_text
+from monai_chd.files import sha256_of, write_text
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.curves import best_epoch
 from monai_chd.networks.encoders import has_bfloat16
@@ -204,7 +203,7 @@ def _version_warnings(done: Sequence[Mapping[str, Any]]) -> list[str]:
 def _hashes(design: Design, folder: Path) -> dict[str, str]:
     """sha256 of what the report stands on: datalist, predictions, folds and images."""
     files = {"datalist.json": design.datalist, TABLE_FILE: folder / TABLE_FILE, FOLDS_FILE: folder / FOLDS_FILE}
-    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()} | dict(design.sha256)
+    return {name: sha256_of(path) for name, path in files.items()} | dict(design.sha256)
 
 
 def processor() -> str:

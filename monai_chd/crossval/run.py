@@ -89,12 +89,7 @@ def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
 
 
 def crossval(
-    design: Design,
-    out: str | Path,
-    *,
-    against: str | Path | None = None,
-    controls: bool = True,
-    command: str = "",
+    design: Design, out: str | Path, *, against: str | Path | None = None, controls: bool = True, command: str = ""
 ) -> dict[str, Any]:
     """Cross-validate the bundle's training on the patients of a design, and write predictions and report.
 

@@ -5,7 +5,6 @@ What is kept in the files, and how, is the part of `frame_cache`, `jpg_cache` an
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -14,6 +13,7 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
+from monai_chd.files import sha256_of
 from monai_chd.nifti import check_file, check_name
 from monai_chd.transforms.steps import OWN_SETTINGS
 
@@ -76,8 +76,7 @@ class ScanFiles(Generic[Entry]):
         key = (str(path), size, modified)
         if key not in self._digests:
             check_file(path)
-            with path.open("rb") as file:
-                self._digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
+            self._digests[key] = sha256_of(path)
         return self._digests[key]
 
 

@@ -15,14 +15,7 @@ from numpy.typing import NDArray
 
 from monai_chd.errors import UserError
 from monai_chd.labels import CLASSES
-from monai_chd.metrics.estimates import (
-    SHARE,
-    Estimate,
-    Evaluation,
-    bootstrap_estimate,
-    evaluate,
-    probability_fault,
-)
+from monai_chd.metrics.estimates import SHARE, Estimate, Evaluation, bootstrap_estimate, evaluate, probability_fault
 from monai_chd.metrics.formulas import patient_weights, weighted_figures
 from monai_chd.wording import join_faults
 

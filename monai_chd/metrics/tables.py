@@ -103,11 +103,7 @@ def _spoken(name: str) -> str:
 def _class_tables(result: Evaluation) -> list[str]:
     """Figures of each class, and the confusion matrix."""
     by_class = [
-        [
-            name,
-            *map(format_estimate, (each["precision"], each["recall"], each["f1"], each["auc"])),
-            each["support"],
-        ]
+        [name, *map(format_estimate, (each["precision"], each["recall"], each["f1"], each["auc"])), each["support"]]
         for name, each in result["per_class"].items()
     ]
     confusion = [[name, *row] for name, row in zip(result["classes"], result["confusion_matrix"], strict=True)]

@@ -4,12 +4,13 @@ How a frame is read is `encoders`' part, how padding is kept out of a sequence `
 """
 
 import math
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.jit import is_scripting  # type: ignore[attr-defined]  # public, but not in torch's __all__
 from torch.nn import functional as F
+from typing_extensions import Self
 
 from monai_chd.errors import UserError, bare_mistakes
 from monai_chd.labels import CLASSES, FLAGS
@@ -26,6 +27,8 @@ from monai_chd.networks.sequences import (
     to_unit_range,
 )
 
+CLASS_COUNT = len(CLASSES)
+
 
 class SequenceHead(nn.Module):
     """Features of the frames of a case to logits: a projection, an LSTM, a pooling, a linear layer; see `CNNLSTM`."""
@@ -40,16 +43,12 @@ class SequenceHead(nn.Module):
         bidirectional: bool,
         pooling: str,
         dropout: float,
-        outputs: int = len(CLASSES),
+        outputs: int = CLASS_COUNT,
     ) -> None:
         super().__init__()
         self.projection = nn.Linear(feature_size, projection) if projection else nn.Identity()
         self.lstm = SequenceLSTM(
-            projection or feature_size,
-            hidden_size,
-            num_layers=num_layers,
-            bidirectional=bidirectional,
-            dropout=dropout,
+            projection or feature_size, hidden_size, num_layers=num_layers, bidirectional=bidirectional, dropout=dropout
         )
         self.pooling = SequencePooling(pooling, hidden_size, bidirectional=bidirectional)
         self.classifier = nn.Linear(self.pooling.state_size, outputs)
@@ -64,7 +63,7 @@ class SequenceHead(nn.Module):
 class SummaryHead(nn.Module):
     """Mean and largest of each feature over the real frames to logits, by one linear layer: what needs no order of frames."""
 
-    def __init__(self, feature_size: int, outputs: int = len(CLASSES)) -> None:
+    def __init__(self, feature_size: int, outputs: int = CLASS_COUNT) -> None:
         super().__init__()
         self.mean = SequencePooling("mean", feature_size)
         self.largest = SequencePooling("max", feature_size)

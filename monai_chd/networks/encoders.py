@@ -7,7 +7,7 @@ import functools
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.jit import is_scripting  # type: ignore[attr-defined]  # public, but not in torch's __all__
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
+from typing_extensions import Self
 
 from monai_chd.errors import UserError, bare_mistakes
 from monai_chd.networks.efficientnet import EfficientNetLite0
@@ -136,7 +137,7 @@ class FrameEncoder(nn.Module):
         return max(1, min(self.chunk_size, int(MAP_LIMIT // (4.0 * self.map_size * height * width))))
 
     def _encode(self, frames: Tensor, real: Tensor) -> Tensor:
-        B, T = real.shape
+        cases, length = real.shape
         positions = torch.nonzero(real)  # (N, 2)
         chunks: list[Tensor] = []
         at_once = self.chunk_size
@@ -145,7 +146,7 @@ class FrameEncoder(nn.Module):
         for start in range(0, positions.shape[0], at_once):
             chunks.append(self._encode_chunk(frames, positions[start : start + at_once]))
         features = torch.cat(chunks)  # (N, F)
-        padded = features.new_zeros((B, T, self.feature_size))
+        padded = features.new_zeros((cases, length, self.feature_size))
         padded[positions[:, 0], positions[:, 1]] = features
         return padded
 
@@ -177,9 +178,9 @@ class FrameEncoder(nn.Module):
 
     def _encode_all(self, frames: Tensor, real: Tensor) -> Tensor:
         """For a graph recorded once for every length (ONNX export): all frames are read, padding is zeroed after."""
-        B, T = real.shape
+        cases, length = real.shape
         features = feature_vectors(self.network(to_unit_range(frames.transpose(1, 2).flatten(0, 1))))  # (B * T, F)
-        return features.reshape(B, T, self.feature_size).masked_fill(~real.unsqueeze(2), 0.0)
+        return features.reshape(cases, length, self.feature_size).masked_fill(~real.unsqueeze(2), 0.0)
 
 
 class SmallCNN(nn.Module):

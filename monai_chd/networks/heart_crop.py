@@ -105,11 +105,11 @@ class CroppedStructureNet(nn.Module):
     @torch.jit.unused
     def _heart_of_all(self, small: Tensor, num_frames: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         """`_heart` for a graph recorded once for every length (ONNX export)."""
-        B, T = real.shape
-        case = torch.arange(B, device=small.device)[:, None].expand(B, T)
-        time = torch.arange(T, device=small.device)[None].expand(B, T)
+        cases, length = real.shape
+        case = torch.arange(cases, device=small.device)[:, None].expand(cases, length)
+        time = torch.arange(length, device=small.device)[None].expand(cases, length)
         heart = self._heart_in(small, num_frames, torch.stack([case.flatten(), time.flatten()], 1))
-        heart = heart.reshape(B, T, heart.shape[1], -1) * real[:, :, None, None]
+        heart = heart.reshape(cases, length, heart.shape[1], -1) * real[:, :, None, None]
         return heart.sum((1, 2)), heart.sum((1, 3))
 
     def _heart_in(self, small: Tensor, num_frames: Tensor, positions: Tensor) -> Tensor:
@@ -208,12 +208,12 @@ def places(box: Tensor, height: int, width: int) -> Tensor:
 
 def put_back(scores: Tensor, box: Tensor, height: int, width: int) -> Tensor:
     """Scores (B, 8, T, S, S) of a box in the whole frame, (B, 8, T, height, width); beyond the box they are of background."""
-    B, K, T = scores.shape[0], scores.shape[1], scores.shape[2]
+    cases, kinds, length = scores.shape[0], scores.shape[1], scores.shape[2]
     everywhere = places(whole_frames(scores), height, width)
     inside = (everywhere - box[:, None, None, :2]) / box[:, None, None, 2:]
     found = F.grid_sample(scores.flatten(1, 2).float(), inside, padding_mode="border", align_corners=False)
-    found = found.reshape(B, K, T, height, width)
+    found = found.reshape(cases, kinds, length, height, width)
     beyond = (inside.abs() > 1).any(3)[:, None, None]
-    background = torch.full((1, K, 1, 1, 1), -20.0, device=scores.device)
+    background = torch.full((1, kinds, 1, 1, 1), -20.0, device=scores.device)
     background[:, 0] = 0.0
     return torch.where(beyond, background, found)

@@ -61,8 +61,10 @@ class SequenceLSTM(nn.Module):
         if num_layers < 1:
             raise UserError(f"expected num_layers of at least 1, came {num_layers}")
         if dropout > 0 and num_layers == 1:
-            raise UserError(f"dropout acts between LSTM layers: expected num_layers of 2 or more, or dropout 0, "
-                             f"came num_layers 1 and dropout {dropout}")  # fmt: skip
+            raise UserError(
+                f"dropout acts between LSTM layers: expected num_layers of 2 or more, or dropout 0, came num_layers 1 and "
+                f"dropout {dropout}"
+            )
         state_size = hidden_size * (2 if bidirectional else 1)
         sizes = [input_size] + [state_size] * (num_layers - 1)
         self.layers = nn.ModuleList(_LSTMLayer(size, hidden_size, bidirectional) for size in sizes)
@@ -168,14 +170,16 @@ def checked_input(frames: Tensor, num_frames: Tensor | None) -> tuple[Tensor, Te
 
 def checked_counts(num_frames: Tensor, sequences: Tensor) -> Tensor:
     """num_frames of sequences (B, T, …), on their device."""
-    B, T = sequences.shape[0], sequences.shape[1]
-    if num_frames.dim() != 1 or num_frames.shape[0] != B or num_frames.is_floating_point():
-        raise ValueError(f"expected num_frames as integers of shape ({B},), came {num_frames.dtype} {num_frames.shape}")
+    cases, length = sequences.shape[0], sequences.shape[1]
+    if num_frames.dim() != 1 or num_frames.shape[0] != cases or num_frames.is_floating_point():
+        raise ValueError(
+            f"expected num_frames as integers of shape ({cases},), came {num_frames.dtype} {num_frames.shape}"
+        )
     num_frames = plain_tensor(num_frames).to(sequences.device, torch.int64)
     if is_scripting() or not is_recording():  # a check of values cannot be part of a recorded graph
         counts: list[int] = num_frames.tolist()
-        if min(counts) < 1 or max(counts) > T:
-            raise ValueError(f"expected num_frames in 1..{T} for {T} frames a case, came {counts}")
+        if min(counts) < 1 or max(counts) > length:
+            raise ValueError(f"expected num_frames in 1..{length} for {length} frames a case, came {counts}")
     return num_frames
 
 

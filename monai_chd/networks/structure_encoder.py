@@ -148,19 +148,19 @@ class StructureEncoder(nn.Module):
     @torch.jit.unused
     def _look_at_all(self, frames: Tensor, num_frames: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """`_look` for a graph recorded once for every length (ONNX export): all frames are read, padding is zeroed after."""
-        B, T = real.shape
-        case = torch.arange(B, device=frames.device)[:, None].expand(B, T)
-        time = torch.arange(T, device=frames.device)[None].expand(B, T)
+        cases, length = real.shape
+        case = torch.arange(cases, device=frames.device)[:, None].expand(cases, length)
+        time = torch.arange(length, device=frames.device)[None].expand(cases, length)
         shown, image = self._shown(frames, num_frames, torch.stack([case.flatten(), time.flatten()], 1))
-        flat = shown.flatten(2).reshape(B, T, shown.shape[1], -1)
+        flat = shown.flatten(2).reshape(cases, length, shown.shape[1], -1)
         onward = F.pad(flat[:, :-1] @ flat[:, 1:].transpose(2, 3), [0, 0, 0, 0, 0, 1])
         follows = F.pad(real[:, 1:], [0, 1])
         sums, touch = moments(shown, image), contacts(shown)
         return (
-            sums.reshape(B, T, *sums.shape[1:]) * real[:, :, None, None],
-            touch.reshape(B, T, *touch.shape[1:]) * real[:, :, None, None],
+            sums.reshape(cases, length, *sums.shape[1:]) * real[:, :, None, None],
+            touch.reshape(cases, length, *touch.shape[1:]) * real[:, :, None, None],
             onward * follows[:, :, None, None],
-            shown[:, self.aorta : self.aorta + 1].sum(3).reshape(B, T, 1, -1) * real[:, :, None, None],
+            shown[:, self.aorta : self.aorta + 1].sum(3).reshape(cases, length, 1, -1) * real[:, :, None, None],
         )
 
     def _in_heart(self, sums: Tensor, touch: Tensor, onward: Tensor, rows: Tensor, real: Tensor) -> Tensor:

@@ -82,14 +82,14 @@ class StructureNet(nn.Module):
 
     def scores(self, frames: Tensor, num_frames: Tensor) -> Tensor:
         """`forward` of checked frames."""
-        B, _, T, H, W = frames.shape
-        positions = torch.nonzero(frame_mask(num_frames, T))  # (N, 2)
+        cases, _, length, height, width = frames.shape
+        positions = torch.nonzero(frame_mask(num_frames, length))  # (N, 2)
         chunks: list[Tensor] = []
         for start in range(0, positions.shape[0], self.chunk_size):
             chunk = positions[start : start + self.chunk_size]
             chunks.append(self.read(self.stacks(frames, num_frames, chunk)))
         logits = torch.cat(chunks)  # (N, 8, H, W)
-        padded = logits.new_zeros((B, T, logits.shape[1], H, W))
+        padded = logits.new_zeros((cases, length, logits.shape[1], height, width))
         padded[positions[:, 0], positions[:, 1]] = logits
         return padded.transpose(1, 2)
 

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, timedelta
+from datetime import date, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -327,7 +327,7 @@ def write_archive(folder: Path, zip_program: str) -> Path:
 def _dated(paths: Sequence[Path]) -> Iterator[None]:
     """Give files the date `EPOCH` for a while: zip takes it into the archive, whose bytes must not depend on now."""
     before = [(path, path.stat()) for path in paths]
-    epoch = EPOCH.replace(tzinfo=UTC).timestamp()
+    epoch = EPOCH.replace(tzinfo=timezone.utc).timestamp()
     try:
         for path in paths:
             os.utime(path, (epoch, epoch))

@@ -9,16 +9,14 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any
+
+from typing_extensions import NotRequired, TypedDict
 
 FOLDER = Path(__file__).with_name("checklist_files")
 FILES = ("claim2024.json", "tripod_ai.json")
 
-STATUS = {
-    "filled": "filled by this report",
-    "partly": "partly (the rest is yours)",
-    "user": "yours to fill",
-}
+STATUS = {"filled": "filled by this report", "partly": "partly (the rest is yours)", "user": "yours to fill"}
 """What an item's status means."""
 
 

@@ -289,6 +289,7 @@ def audit(report: Report) -> Section | None:
         return None
     compared, alone = found.get("compared") or {}, found.get("prediction") or {}
     extent = ("scans", "patients", "files_read", "files", "pairs")
+    told = {"method": "not given", "largest_class": None, **alone, "control": _confounder_control(report)}
     return {
         "leaks": [_finding(one) for one in found.get("leakage") or ()],
         "copies": [_finding(one) for one in found.get("notes") or ()],
@@ -305,9 +306,7 @@ def audit(report: Report) -> Section | None:
             }
             for one in found.get("association") or ()
         ],
-        "alone": {"method": "not given", "largest_class": None, **alone, "control": _confounder_control(report)}
-        if alone.get("accuracy") and alone.get("majority")
-        else None,
+        "alone": told if alone.get("accuracy") and alone.get("majority") else None,
     }
 
 
@@ -376,14 +375,15 @@ def _chance(report: Report) -> dict[str, float | None]:
     return {"accuracy": always, "balanced_accuracy": 1 / len(report["cohort"]["classes"])}
 
 
+def _row(key: str, estimate: Estimate, chance: float | None) -> Row:
+    if key in LESS_IS_BETTER:
+        return Row(f"{words_of(key)} (less is better)", estimate, bar=False)
+    return Row(words_of(key), estimate, chance)
+
+
 def _figures(part: Mapping[str, Any], chance: Mapping[str, float | None]) -> dict[str, list[Any]]:
     """Rows of all classes together, and of each."""
-    overall = [
-        Row(f"{words_of(key)} (less is better)", one, bar=False)
-        if key in LESS_IS_BETTER
-        else Row(words_of(key), one, chance.get(key))
-        for key, one in shown(part["overall"]).items()
-    ]
+    overall = [_row(key, one, chance.get(key)) for key, one in shown(part["overall"]).items()]
     classes = [
         {
             "name": name,

@@ -70,9 +70,7 @@ class PadFrames(InvertibleTransform):
         out.meta["num_frames"] = len(kept)
         out.meta["frame_indices"] = F.pad(kept, (0, missing), value=-1)
         self.push_transform(  # type: ignore[no-untyped-call]
-            out,
-            orig_size=img.shape[1:],
-            extra_info={"kept": kept.tolist(), "affine": affine.tolist()},
+            out, orig_size=img.shape[1:], extra_info={"kept": kept.tolist(), "affine": affine.tolist()}
         )
         return out
 

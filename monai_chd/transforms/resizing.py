@@ -58,9 +58,7 @@ class ResizeFrames(InvertibleTransform):
         ratio[2, 3] = (0.5 - left) * ratio[2, 2] - 0.5
         out = with_meta(values, img, affine @ ratio)
         self.push_transform(  # type: ignore[no-untyped-call]
-            out,
-            orig_size=img.shape[1:],
-            extra_info={"box": [top, left, *size], "affine": affine.tolist()},
+            out, orig_size=img.shape[1:], extra_info={"box": [top, left, *size], "affine": affine.tolist()}
         )
         return out
 

@@ -78,16 +78,16 @@ class StoredVolume:
         Raises:
             UserError: the file is truncated or corrupt; names the file and where in it.
         """
-        X, Y, Z = self.shape
-        size = X * Y * self.dtype.itemsize
+        nx, ny, nz = self.shape
+        size = nx * ny * self.dtype.itemsize
         each = max(1, SLAB_BYTES // size)
-        count = Z if stop is None else stop
+        count = nz if stop is None else stop
         buffers = [np.empty(min(each, count) * size, np.uint8) for _ in range(min(SLABS, math.ceil(count / each)))]
         inflater = _Inflater(self.path, self._offset, count * size, buffers, to_end=stop is None)
         try:
             for start in range(0, count, each):
                 buffer, filled = inflater.take()
-                values = buffer[:filled].view(self.dtype).reshape(-1, Y, X)
+                values = buffer[:filled].view(self.dtype).reshape(-1, ny, nx)
                 yield Slab(start, values)
                 inflater.give_back(buffer)
             inflater.finish()
@@ -96,8 +96,8 @@ class StoredVolume:
 
     def read_whole(self) -> NDArray[Any]:
         """All stored values, shape (Z, Y, X), in memory."""
-        X, Y, Z = self.shape
-        values = np.empty((Z, Y, X), self.dtype)
+        nx, ny, nz = self.shape
+        values = np.empty((nz, ny, nx), self.dtype)
         inflater = _Inflater(self.path, self._offset, values.nbytes, [values.reshape(-1).view(np.uint8)], to_end=True)
         try:
             inflater.take()
@@ -162,7 +162,7 @@ class _Inflater:
                 except DAMAGE as error:
                     where = f"{error} at byte {done + self.offset} of the inflated file"
                     raise damaged(self.path, where) from error
-        except BaseException as error:  # the caller's thread is where it is raised
+        except Exception as error:
             self._full.put(error)
 
 

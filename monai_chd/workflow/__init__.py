@@ -1,6 +1,13 @@
 """Runs the MONAI bundle in this process, and keeps what a model was trained with beside its weights."""
 
-from monai_chd.workflow.begin import begin_evaluation, begin_inference, begin_structures, begin_training, end_training
+from monai_chd.workflow.begin import (
+    begin_evaluation,
+    begin_inference,
+    begin_structures,
+    begin_training,
+    end_training,
+    set_seed,
+)
 from monai_chd.workflow.flags import class_by_flags, flag_weights, note_learned_flags
 from monai_chd.workflow.settings import find_checkpoint, structure_settings, trained_with
 from monai_chd.workflow.structures import find_structures, standardize, trained_structures, with_structures
@@ -16,6 +23,7 @@ __all__ = [
     "find_structures",
     "flag_weights",
     "note_learned_flags",
+    "set_seed",
     "standardize",
     "structure_settings",
     "trained_structures",

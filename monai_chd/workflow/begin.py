@@ -134,6 +134,19 @@ def begin_structures(
 
 
 @bare_mistakes()
+def set_seed(seed: int) -> None:
+    """Seed Python, NumPy and PyTorch, and have PyTorch take the same ways every time.
+
+    Raises:
+        UserError: no whole number of 0 or more.
+    """
+    from monai.utils import set_determinism
+
+    check_values({"seed": seed})
+    set_determinism(seed=seed)  # type: ignore[no-untyped-call]
+
+
+@bare_mistakes()
 def end_training(output_dir: str | Path) -> None:
     """Say where the model is, and what its figures are not.
 

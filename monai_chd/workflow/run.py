@@ -22,17 +22,17 @@ from monai_chd.files import TEXT, writable_folder
 
 
 def bundle_folder() -> Path:
-    """The MONAI bundle: in the package when that is installed, beside it in a checkout.
+    """The MONAI bundle: in the package when that is installed, beside it in a checkout, around it in a bundle that carries it.
 
     Raises:
         UserFileError: neither is there.
     """
     package = Path(__file__).resolve().parents[1]
-    places = [package / "bundle", package.parent / "bundle"]
+    places = [package / "bundle", package.parent / "bundle", package.parent]
     for place in places:
         if (place / "configs" / "train.json").is_file():
             return place
-    raise UserFileError(f"the bundle's configs are not at {' or '.join(map(str, places))}; install monai_chd again")
+    raise UserFileError(f"the bundle's configs are not at {', '.join(map(str, places))}; install monai_chd again")
 
 
 class Expression(str):

@@ -11,15 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from archive_makers import (
-    NAME,
-    craft,
-    link,
-    make_plain,
-    make_split,
-    refused,
-    same,
-)
+from archive_makers import NAME, craft, link, make_plain, make_split, refused, same
 from tqdm import tqdm
 
 from monai_chd.archives import members

@@ -10,16 +10,7 @@ from pathlib import Path
 
 import pytest
 import rarfile
-from archive_makers import (
-    NAME,
-    RARS,
-    craft_rar,
-    make_plain,
-    only,
-    rar_tool,
-    refused,
-    same,
-)
+from archive_makers import NAME, RARS, craft_rar, make_plain, only, rar_tool, refused, same
 
 from monai_chd.archives import members
 from monai_chd.archives.members import STATE

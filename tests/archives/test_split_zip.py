@@ -10,16 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from archive_makers import (
-    NAME,
-    make_plain,
-    make_split,
-    only,
-    refused,
-    run,
-    same,
-    tool,
-)
+from archive_makers import NAME, make_plain, make_split, only, refused, run, same, tool
 
 from monai_chd.archives import zip_volumes
 from monai_chd.archives.members import STATE

@@ -8,17 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from archive_makers import (
-    NAME,
-    craft,
-    make_plain,
-    make_split,
-    outer,
-    refused,
-    run,
-    same,
-    tool,
-)
+from archive_makers import NAME, craft, make_plain, make_split, outer, refused, run, same, tool
 
 from monai_chd.archives.members import STATE
 from monai_chd.archives.unpack import unpack

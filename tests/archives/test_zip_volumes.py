@@ -6,13 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from archive_makers import (
-    NAME,
-    make_plain,
-    make_split,
-    outer,
-    refused,
-)
+from archive_makers import NAME, make_plain, make_split, outer, refused
 
 
 @pytest.fixture(scope="session")

@@ -9,13 +9,7 @@ import pytest
 from tiny_design import edit_json, write_datalist
 
 from monai_chd.cohort.datalist import load_cases
-from monai_chd.crossval.design import (
-    check_comparable,
-    fit_datalist,
-    new_design,
-    read_folds,
-    save_or_check,
-)
+from monai_chd.crossval.design import check_comparable, fit_datalist, new_design, read_folds, save_or_check
 from monai_chd.crossval.folds import inner_part
 from monai_chd.labels import CLASSES
 

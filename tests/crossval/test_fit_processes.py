@@ -28,10 +28,7 @@ def test_fits_at_the_same_time_give_the_same_bytes(tiny_design, done_fits, tmp_p
 
 def test_a_mistake_in_another_process_is_told_as_in_this_one_and_ends_the_others(tiny_design, tmp_path):
     wrong = {"pooling": "median"}
-    with (
-        pytest.raises(ValueError, match=r"^fit r0f[01]: unknown pooling 'median'.*log: "),
-        fit_processes(2) as pool,
-    ):
+    with pytest.raises(ValueError, match=r"^fit r0f[01]: unknown pooling 'median'.*log: "), fit_processes(2) as pool:
         list(run_fits(tiny_design, tmp_path, range(1), pool, extra=wrong))
     assert multiprocessing.active_children() == []
     assert not list(tmp_path.glob("*/done.json"))

@@ -298,7 +298,7 @@ def test_a_model_that_cannot_be_written_leaves_the_one_before_with_its_calibrati
         trainer.run([0], max_epochs=2)
     assert (folder / "calibration.json").read_text() == "its own"
     assert sorted(path.name for path in folder.iterdir()) == [
-        *("calibration.json", "last.pt", "model.pt", "settings.json", "trained_on.json"),
+        *("calibration.json", "last.pt", "model.pt", "settings.json", "trained_on.json")
     ]
 
 

@@ -26,12 +26,7 @@ FORMS = get_args(Form)
     [
         ("figure", "0.533 [0.361, 0.698] n=30", "1.000 [no interval] n=4", "undefined n=0"),
         ("difference", "+0.533 [+0.361, +0.698] n=30", "+1.000 [no interval] n=4", "undefined n=0"),
-        (
-            "share",
-            "53.3% [95% interval 36.1% to 69.8%, n = 30]",
-            "100.0% [no interval, n = 4]",
-            "undefined [n = 0]",
-        ),
+        ("share", "53.3% [95% interval 36.1% to 69.8%, n = 30]", "100.0% [no interval, n = 4]", "undefined [n = 0]"),
         (
             "points",
             "+53.3 percentage points [95% interval +36.1 to +69.8, n = 30]",

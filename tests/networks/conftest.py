@@ -15,10 +15,7 @@ def monai_densenet121() -> nn.Module:
     return FrameEncoder(DenseNet121(spatial_dims=2, in_channels=1, out_channels=16))
 
 
-ENCODER_FACTORIES: dict[str, Callable[[], nn.Module]] = {
-    **ENCODERS,
-    "densenet121": monai_densenet121,
-}
+ENCODER_FACTORIES: dict[str, Callable[[], nn.Module]] = {**ENCODERS, "densenet121": monai_densenet121}
 
 
 @pytest.fixture(autouse=True)

@@ -169,12 +169,7 @@ def test_checkpoint_of_a_frozen_encoder_loads_without_its_weights_file(frames: T
 
 def test_fine_tuning_is_wired_by_config(frames: Tensor, num_frames: Tensor) -> None:
     network = {"_target_": "monai_chd.networks.EfficientNetLite0", "pretrained": True}
-    encoder = {
-        "_target_": "monai_chd.networks.FrameEncoder",
-        "network": network,
-        "norm": "frozen",
-        "trainable": True,
-    }
+    encoder = {"_target_": "monai_chd.networks.FrameEncoder", "network": network, "norm": "frozen", "trainable": True}
     config = {"network": {"_target_": "monai_chd.networks.CNNLSTM", "encoder": encoder, "hidden_size": 8}}
 
     model = ConfigParser(config).get_parsed_content("network")

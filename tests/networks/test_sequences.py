@@ -6,14 +6,7 @@ from tiny_networks import COUNTS, assert_equal
 from torch import Tensor, nn
 
 from monai_chd.networks import CNNLSTM, VolumeNetwork
-from monai_chd.networks.sequences import (
-    POOLINGS,
-    SequenceLSTM,
-    count_frames,
-    frame_mask,
-    last_states,
-    turned_round,
-)
+from monai_chd.networks.sequences import POOLINGS, SequenceLSTM, count_frames, frame_mask, last_states, turned_round
 
 
 def test_sequences_are_turned_round_within_their_real_frames() -> None:

@@ -201,14 +201,7 @@ def test_sling_passes_behind_the_trachea(seed):
 
 @pytest.mark.parametrize(
     "diagnosis",
-    [
-        "ASD+VSD+PA+DSVC+PDA",
-        "VSD+CAT+IAA+PDA",
-        "ASD+ToF+DAA+PDA",
-        "VSD+DORV+CA+AAH+PDA",
-        "ASD+VSD+TGA+PDA",
-        "ASD+PAS",
-    ],
+    ["ASD+VSD+PA+DSVC+PDA", "VSD+CAT+IAA+PDA", "ASD+ToF+DAA+PDA", "VSD+DORV+CA+AAH+PDA", "ASD+VSD+TGA+PDA", "ASD+PAS"],
 )
 def test_combinations_of_the_workbook_can_be_drawn(diagnosis):
     numbers = labels(diagnosis)

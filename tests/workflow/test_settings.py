@@ -121,8 +121,7 @@ def test_the_same_settings_pass_whether_list_or_tuple(checkpoint):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [("frame_size", 512), ("window", [-100, 900]), ("encoder", "resnet18"), ("bidirectional", True)],
+    ("key", "value"), [("frame_size", 512), ("window", [-100, 900]), ("encoder", "resnet18"), ("bidirectional", True)]
 )
 def test_a_single_other_setting_is_refused_with_both_values(checkpoint, key, value):
     with pytest.raises(ValueError) as caught:
