@@ -189,10 +189,8 @@ def test_a_config_imports_nothing_of_the_package(path):
 
 
 def test_both_trainings_share_frames():
-    train, structures = config("train"), config("train_structures")
-    assert {key: structures[key] for key in ("sequence_length", "sampling", "window")} == {
-        key: train[key] for key in ("sequence_length", "sampling", "window")
-    }
+    keys = ["sequence_length", "sampling", "window"]
+    assert configured(["train_structures"], {}, keys) == [config("train")[key] for key in keys]
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:.*trust.*:UserWarning")

@@ -9,7 +9,7 @@ from monai_chd.workflow.begin import (
     set_seed,
 )
 from monai_chd.workflow.flags import class_by_flags, flag_weights, note_learned_flags
-from monai_chd.workflow.settings import find_checkpoint, structure_settings, trained_with
+from monai_chd.workflow.settings import default_of_training, find_checkpoint, structure_settings, trained_with
 from monai_chd.workflow.structures import find_structures, standardize, trained_structures, with_structures
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "begin_structures",
     "begin_training",
     "class_by_flags",
+    "default_of_training",
     "end_training",
     "find_checkpoint",
     "find_structures",

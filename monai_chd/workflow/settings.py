@@ -170,6 +170,11 @@ def resume_settings(checkpoint: str | Path) -> dict[str, Any]:
     return noted
 
 
+def default_of_training(key: str) -> Any:
+    """The value of a key of `train.json`: a classifier and its structure network see the same frames."""
+    return config_content("train")[key]
+
+
 @bare_mistakes()
 def structure_settings(checkpoint: str | Path) -> dict[str, Any]:
     """The settings that a structure network was trained with.
