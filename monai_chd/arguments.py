@@ -101,6 +101,7 @@ def command_parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_segment(commands)
     _add_export(commands)
+    _add_pack(commands)
     _add_crossval(commands)
     _add_cache(commands)
     return parser
@@ -328,6 +329,22 @@ def _add_export(commands: Any) -> None:
     )
     command.add_argument("out", metavar="OUT", help="folder of the training")
     command.add_argument("--scans", required=True, metavar="SCANS", help="NIfTI file or folder to compare on")
+
+
+def _add_pack(commands: Any) -> None:
+    command = _add(
+        commands,
+        "pack",
+        "pack the model in OUT as a bundle for MONAI's model zoo",
+        "The bundle carries configs, weights, documentation with the figures of the evaluation, and this package, so that it "
+        "runs where monai_chd is not installed. Names of patients stay behind.",
+    )
+    command.add_argument("out", metavar="OUT", help="folder of the training, evaluated")
+    command.add_argument("--to", required=True, metavar="FOLDER", help="where the bundle and its archive go")
+    command.add_argument(
+        "--huggingface-url", metavar="URL", help="where the bundle is to be on Hugging Face; adds a card"
+    )
+    command.add_argument("--large-files-url", metavar="URL", help="where files over 25 MB are to be fetched from")
 
 
 def _add_crossval(commands: Any) -> None:

@@ -193,6 +193,13 @@ def _export(options: argparse.Namespace) -> None:
     print(export(_absolute(options.out), _absolute(options.scans), overrides).text())
 
 
+def _pack(options: argparse.Namespace) -> None:
+    from monai_chd.workflow.zoo_bundle import pack
+
+    urls = {"huggingface_url": options.huggingface_url, "large_files_url": options.large_files_url}
+    pack(_absolute(options.out), _absolute(options.to), **urls)
+
+
 def _cache(options: argparse.Namespace) -> None:
     from monai_chd.workflow.run import Expression, configured
 
@@ -235,6 +242,7 @@ COMMANDS = {
     "predict": _predict,
     "segment": _segment,
     "export": _export,
+    "pack": _pack,
     "crossval": _crossval,
     "cache": _cache,
 }

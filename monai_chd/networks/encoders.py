@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from monai.networks import nets
 from torch import Tensor, nn
-from torch.jit import is_scripting  # type: ignore[attr-defined]  # public, but not in torch's __all__
+from torch.jit import is_scripting, is_tracing  # type: ignore[attr-defined]  # public, but not in torch's __all__
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import Self
@@ -195,7 +195,16 @@ class SmallCNN(nn.Module):
         """(N, 1, H, W) to (N, 1024)."""
         x = F.max_pool2d(F.relu(self.conv1(images)), 2)  # (N, 8, H / 2, W / 2)
         x = F.relu(self.conv2(x))
+        if not is_scripting() and is_tracing():
+            return self._means(x).flatten(1)
         return F.adaptive_avg_pool2d(x, (8, 8)).flatten(1)
+
+    @torch.jit.unused
+    def _means(self, x: Tensor) -> Tensor:
+        """The adaptive pooling as products with matrices: ONNX has none of a size that is not a number in the graph."""
+        height, width = x.detach().cpu().numpy().shape[2:]  # numbers, also while a graph is recorded
+        rows, columns = (F.adaptive_avg_pool1d(torch.eye(size), 8).to(x) for size in (height, width))  # (size, 8)
+        return rows.T @ x @ columns
 
 
 def feature_vectors(features: Tensor) -> Tensor:

@@ -1,42 +1,54 @@
-"""A trained network as ONNX, and its frame encoder run by OpenVINO in place of torch; how far the results differ.
+"""A trained network as TorchScript and ONNX, and its frame encoder run by OpenVINO in place of torch; how far results differ.
 
 How a network is trained or what it predicts from is not decided here. OpenVINO and onnx are an extra: monai_chd[openvino].
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.networks.utils import convert_to_onnx
 from monai.utils import optional_import
 from torch import Tensor, nn
 
+from monai_chd import __version__
 from monai_chd.data.feature_cache import encoder_key
 from monai_chd.errors import UserError, UserFileError, bare_mistakes
 from monai_chd.files import replacing
+from monai_chd.labels import CLASSES
+from monai_chd.metrics.calibration import read_calibration
 from monai_chd.networks.cnn_lstm import CNNLSTM
 from monai_chd.networks.encoders import FrameEncoder, feature_vectors
+from monai_chd.networks.sequences import frame_mask
 from monai_chd.networks.structure_encoder import StructureEncoder
 from monai_chd.workflow.run import Expression, configured
+from monai_chd.workflow.settings import MODEL, trained_with
 from monai_chd.workflow.weights import load_weights
 
 logger = logging.getLogger(__name__)
 
 ENGINES = ("torch", "openvino")
 MODEL_ONNX = "model.onnx"
+MODEL_TS = "model.ts"
 ENCODER_ONNX = "encoder.onnx"
 
-_EXAMPLE_FRAMES = 3
-"""Frames of the tensor that an export is traced with; the graph takes any number."""
+FACTS = "model.json"
+"""What an exported file says of itself, as `model_facts` gives it: an extra file of TorchScript, a property of ONNX."""
+
+_EXAMPLE_CASES, _EXAMPLE_FRAMES = 2, 3
+"""Cases and frames of the tensor that an export is traced with; the graph takes any number of both."""
 
 
 class EngineAgreement(NamedTuple):
@@ -61,21 +73,24 @@ class EngineAgreement(NamedTuple):
         )
 
 
-class _OneCase(nn.Module):
-    """A network over the real frames of one case, image (1, C, T, H, W) to logits (1, K); no padding, no chunks."""
+class _AnyCases(nn.Module):
+    """A network over any number of cases and frames: image (B, C, T, S, S) and num_frames (B,) to logits (B, K), in one piece.
 
-    def __init__(self, network: CNNLSTM) -> None:
+    The size of a frame stands in it as a number: ONNX knows no pooling of a size that is left open.
+    """
+
+    def __init__(self, network: CNNLSTM, frame_size: int) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.frame_size = network, frame_size
 
-    def forward(self, image: Tensor) -> Tensor:
-        if isinstance(self.network.encoder, StructureEncoder):
-            return self.network(image, torch._shape_as_tensor(image)[2:3].to(image.device))  # type: ignore[no-any-return]
-        frames = image.squeeze(0).transpose(0, 1)  # (T, C, H, W)
-        encoder = cast(FrameEncoder, self.network.encoder)
-        features = feature_vectors(encoder.network(frames)).unsqueeze(0)  # (1, T, F)
-        num_frames = torch._shape_as_tensor(features)[1:2].to(image.device)
-        return self.network.judge(features, num_frames)
+    def forward(self, image: Tensor, num_frames: Tensor) -> Tensor:
+        encoder = self.network.encoder
+        if not isinstance(encoder, FrameEncoder):
+            return self.network(image, num_frames)  # type: ignore[no-any-return]
+        images = image.transpose(1, 2).reshape(-1, encoder.in_channels, self.frame_size, self.frame_size)
+        features = feature_vectors(encoder.network(images)).reshape(image.shape[0], image.shape[2], -1)
+        real = frame_mask(num_frames, image.shape[2])
+        return self.network.judge(features.masked_fill(~real[:, :, None], 0.0), num_frames)
 
 
 class CompiledEncoder(nn.Module):
@@ -108,6 +123,12 @@ class CompiledEncoder(nn.Module):
             raise UserError(
                 f"{path} was exported from other weights or for frames of another size than {frame_size}; write it again "
                 f"with `monai-chd export OUT --scans SCANS`"
+            )
+        told = model.get_rt_info(["framework", FACTS]).astype(str) if model.has_rt_info(["framework", FACTS]) else ""
+        checkpoint = path.with_name(MODEL)
+        if told and checkpoint.is_file() and (fault := _other_facts(json.loads(told), model_facts(checkpoint))):
+            raise UserError(
+                f"{path} was exported with {fault}; write it again with `monai-chd export OUT --scans SCANS`"
             )
         able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self.precision = "bfloat16" if "BF16" in able else "float32"
@@ -155,6 +176,12 @@ class InferenceEngine:
         logger.info(f"engine: OpenVINO in {compiled.precision}")
 
 
+def _other_facts(told: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """What an exported file says of classes and frames that is not the model's."""
+    keys = ("classes", "window", "frame_size", "sequence_length", "sampling")
+    return ", ".join(f"{key} {told.get(key)} (the model's: {own[key]})" for key in keys if told.get(key) != own[key])
+
+
 def frame_encoder(network: nn.Module) -> FrameEncoder:
     """The frame encoder of a network.
 
@@ -180,35 +207,102 @@ def reads_structures(network: nn.Module) -> bool:
     return isinstance(network, CNNLSTM) and isinstance(network.encoder, StructureEncoder)
 
 
-def export_onnx(network: nn.Module, folder: str | Path, frame_size: int) -> tuple[Path, ...]:
+def model_facts(checkpoint: str | Path) -> dict[str, Any]:
+    """What a program without monai_chd has to know to use a model's exported file.
+
+    Returns:
+        `classes` in the order of the logits; `window` (HU, scaled to 0..1), `frame_size`, `sequence_length` and `sampling` of
+        its frames; `temperature`, which logits are divided by before the softmax; `encoder`; `version` of the package.
+
+    Raises:
+        UserError: see `settings.read_settings`.
+    """
+    settings = trained_with(checkpoint)
+    frames = {key: settings[key] for key in ("window", "frame_size", "sequence_length", "sampling")}
+    return {
+        "classes": list(CLASSES),
+        **frames,
+        "temperature": read_calibration(checkpoint).temperature,
+        "encoder": settings["encoder"],
+        "version": __version__,
+    }
+
+
+def export_torchscript(network: nn.Module, folder: str | Path, facts: Mapping[str, Any]) -> Path:
+    """Write a network to `folder` as `model.ts`, scripted: image (B, C, T, S, S) and num_frames (B,), or none, to logits (B, K).
+
+    Args:
+        network: trained, on the CPU.
+        folder: where the file goes.
+        facts: see `model_facts`.
+
+    Raises:
+        UserError: a network that cannot be scripted, such as `VolumeNetwork` around one of MONAI's.
+    """
+    path = Path(folder, MODEL_TS)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+        try:
+            scripted = torch.jit.script(network.eval())
+        except (RuntimeError, torch.jit.frontend.FrontendError) as error:
+            raise UserError(
+                f"{type(network).__name__} cannot be scripted: {str(error).strip().splitlines()[0]}"
+            ) from None
+        with replacing(path) as temporary:
+            # an open file, since the archive inside would be named after the temporary one
+            with temporary.open("wb") as file:
+                torch.jit.save(scripted, file, _extra_files={FACTS: json.dumps(facts)})
+            without_source_paths(temporary)
+    return path
+
+
+def without_source_paths(path: Path) -> None:
+    """Take out of a TorchScript file what says where the source lay on the machine that made it."""
+    with zipfile.ZipFile(path) as archive:
+        kept = [
+            (info.filename, archive.read(info))
+            for info in archive.infolist()
+            if not info.filename.endswith(".debug_pkl")
+        ]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in kept:
+            archive.writestr(zipfile.ZipInfo(name), content)
+
+
+def export_onnx(
+    network: nn.Module, folder: str | Path, frame_size: int, facts: Mapping[str, Any] | None = None
+) -> tuple[Path, ...]:
     """Write a network to `folder` as ONNX, by the function behind `python -m monai.bundle onnx_export`.
 
-    `model.onnx` is the whole: "image" (1, C, T, S, S), float in [0, 1], the real frames of one case for any T, to "pred",
-    logits (1, K). `encoder.onnx`, of a `FrameEncoder`, is the 2D network: "images" (n, C, S, S) for any n to "features" (n, F).
+    `model.onnx` is the whole: "image" (B, C, T, S, S), float in [0, 1], and "num_frames" (B,), int64, to "pred", logits (B, K),
+    for any B and T. `encoder.onnx`, of a `FrameEncoder`, is the 2D network: "images" (n, C, S, S) for any n to "features" (n, F).
 
     Args:
         network: trained, on the CPU.
         folder: where the files go.
         frame_size: S.
+        facts: see `model_facts`; they go into the file.
 
     Raises:
         UserError: another kind of network, or onnx is not installed.
     """
     onnx = _package("onnx")
-    if reads_structures(network):
-        image = torch.rand(1, 1, _EXAMPLE_FRAMES, frame_size, frame_size)
-        graph = _traced(_OneCase(cast(CNNLSTM, network)), image, ("image", "pred"), {"image": {2: "frames"}})
-        onnx.helper.set_model_props(graph, {"frame_size": str(frame_size)})
-        return (_saved(graph, Path(folder, MODEL_ONNX)),)
-    encoder = frame_encoder(network).eval()
-    size = (encoder.in_channels, frame_size, frame_size)
-    one_case = torch.rand(1, size[0], _EXAMPLE_FRAMES, *size[1:])
-    whole = _traced(_OneCase(cast(CNNLSTM, network)), one_case, ("image", "pred"), {"image": {2: "frames"}})
+    encoder = None if reads_structures(network) else frame_encoder(network).eval()
+    channels = 1 if encoder is None else encoder.in_channels
+    image = torch.rand(_EXAMPLE_CASES, channels, _EXAMPLE_FRAMES, frame_size, frame_size)
+    example = [image, torch.tensor([_EXAMPLE_FRAMES, 1])]
+    axes = {"image": {0: "cases", 2: "frames"}, "num_frames": {0: "cases"}, "pred": {0: "cases"}}
+    whole = _traced(_AnyCases(cast(CNNLSTM, network), frame_size), example, ("image", "num_frames", "pred"), axes)
+    told = {"frame_size": str(frame_size), **({FACTS: json.dumps(facts)} if facts else {})}
+    if encoder is None:
+        onnx.helper.set_model_props(whole, told)
+        return (_saved(whole, Path(folder, MODEL_ONNX)),)
+    images = image[0].transpose(0, 1)
     axes = {"images": {0: "frames"}, "features": {0: "frames"}}
-    part = _traced(_Pooled(encoder.network), torch.rand(_EXAMPLE_FRAMES, *size), ("images", "features"), axes)
+    part = _traced(_Pooled(encoder.network), [images], ("images", "features"), axes)
     paths = Path(folder, MODEL_ONNX), Path(folder, ENCODER_ONNX)
     for graph, path in zip((whole, part), paths, strict=True):
-        onnx.helper.set_model_props(graph, _properties(encoder, frame_size))
+        onnx.helper.set_model_props(graph, told | _properties(encoder, frame_size))
         _saved(graph, path)
     return paths
 
@@ -228,15 +322,17 @@ class _Pooled(nn.Module):
         return feature_vectors(self.network(images))
 
 
-def _traced(module: nn.Module, example: Tensor, names: tuple[str, str], axes: Mapping[str, Mapping[int, str]]) -> Any:
+def _traced(
+    module: nn.Module, example: list[Tensor], names: Sequence[str], axes: Mapping[str, Mapping[int, str]]
+) -> Any:
     with warnings.catch_warnings():
         # of the tracer, about checks of fixed sizes; and that torch.export is newer, which cannot give an LSTM any length
         warnings.simplefilter("ignore")
         return convert_to_onnx(
             module.eval(),
-            [example],
-            input_names=names[:1],
-            output_names=names[1:],
+            example,
+            input_names=names[:-1],
+            output_names=names[-1:],
             dynamic_axes=axes,
             use_trace=True,
             dynamo=False,
@@ -294,7 +390,8 @@ def engine_agreement(
         frames = item["image"].as_tensor()[None, :, :count]
         own, own_seconds = _timed(network, frames)
         start = time.perf_counter()
-        onnx = torch.from_numpy(whole((frames.float() / 255).numpy())[0]).softmax(1)
+        given = {"image": (frames.float() / 255).numpy(), "num_frames": np.array([count])}
+        onnx = torch.from_numpy(whole(given)[0]).softmax(1)
         fast, fast_seconds = onnx, time.perf_counter() - start
         if compiled is not None:
             with _in_place(encoder, compiled):
@@ -342,6 +439,7 @@ def export(out: str, scans: str, overrides: Mapping[str, Any]) -> EngineAgreemen
     load_weights(network, checkpoint)
     network.eval()
     folder = Path(checkpoint).parent
-    for path in export_onnx(network, folder, frame_size):
+    facts = model_facts(checkpoint)
+    for path in (export_torchscript(network, folder, facts), *export_onnx(network, folder, frame_size, facts)):
         logger.info(f"written: {path}")
     return engine_agreement(network, (dataset[index] for index in range(len(dataset))), folder, frame_size)

@@ -1,6 +1,8 @@
 import csv
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +17,14 @@ from monai_chd.cli import main
 from monai_chd.labels import CLASSES
 from monai_chd.networks import CNNLSTM, FrameEncoder, SmallCNN, VolumeNetwork
 from monai_chd.workflow import export as module
-from monai_chd.workflow.export import CompiledEncoder, InferenceEngine, engine_agreement, export_onnx, frame_encoder
+from monai_chd.workflow.export import (
+    CompiledEncoder,
+    InferenceEngine,
+    engine_agreement,
+    export_onnx,
+    export_torchscript,
+    frame_encoder,
+)
 from monai_chd.workflow.run import config_content
 
 SIZE = 32
@@ -64,8 +73,58 @@ def test_one_graph_gives_torchs_logits_for_any_number_of_frames(tmp_path, encode
     for count in WITHOUT_COUNTS:
         with torch.no_grad():
             expected = model(frames(count), torch.tensor([count]))
-        logits = torch.from_numpy(compiled((frames(count).float() / 255).numpy())[0])
+        given = {"image": (frames(count).float() / 255).numpy(), "num_frames": np.array([count])}
+        logits = torch.from_numpy(compiled(given)[0])
         torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+
+
+RUNTIME = pytest.mark.skipif(not module.optional_import("onnxruntime")[1], reason="needs onnxruntime")
+
+
+@RUNTIME
+@openvino
+@pytest.mark.parametrize("encoder", ["small_cnn", "structures", "cropped_structures"])
+def test_one_graph_gives_torchs_logits_for_any_number_of_cases_and_frames(tmp_path, encoder):
+    import onnxruntime
+
+    model = network(encoder, standardize=True, bidirectional=True, heads=2, summary=True)
+    path = export_onnx(model, tmp_path, SIZE)[0]
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for counts in ((3, 1), (1,), (7,), (5, 9, 2), (20, 11, 20, 1)):
+        image = torch.zeros(len(counts), 1, max(counts), SIZE, SIZE)
+        for case, count in enumerate(counts):
+            image[case, :, :count] = frames(count, case)[0].float() / 255
+        with torch.no_grad():
+            expected = model(image, torch.tensor(counts))
+        (logits,) = session.run(None, {"image": image.numpy(), "num_frames": np.array(counts)})
+        torch.testing.assert_close(torch.from_numpy(logits), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("encoder", ["small_cnn", "cropped_structures"])
+def test_torchscript_says_what_it_is_and_gives_the_same_logits(tmp_path, encoder):
+    model = network(encoder, standardize=True, heads=2, summary=True)
+    path = export_torchscript(model, tmp_path, {"classes": list(CLASSES), "window": [-200, 900]})
+    again = export_torchscript(model, tmp_path / "again", {"classes": list(CLASSES), "window": [-200, 900]})
+    assert path.read_bytes() == again.read_bytes()
+    assert str(Path(module.__file__).parents[1]).encode() not in path.read_bytes()
+    extra = {module.FACTS: ""}
+    loaded = torch.jit.load(str(path), _extra_files=extra)
+    assert json.loads(extra[module.FACTS]) == {"classes": list(CLASSES), "window": [-200, 900]}
+    for batch, counts in ((frames(5), [5]), (torch.cat([frames(9), frames(9, 1)]), [9, 4])):
+        with torch.no_grad():
+            expected = model(batch, torch.tensor(counts))
+            torch.testing.assert_close(loaded(batch, torch.tensor(counts)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_what_cannot_be_scripted_is_said_so(tmp_path):
+    with pytest.raises(ValueError, match="VolumeNetwork cannot be scripted: "):
+        export_torchscript(VolumeNetwork(nn.Sequential(nn.Flatten(), _Unscriptable())), tmp_path, {})
+    assert not list(tmp_path.iterdir())
+
+
+class _Unscriptable(nn.Module):
+    def forward(self, *given):
+        return given
 
 
 @openvino
@@ -126,6 +185,27 @@ def test_an_export_of_other_weights_or_sizes_is_refused(tmp_path):
     with torch.no_grad():
         model.encoder.network.conv1.weight[0] += 1
     with pytest.raises(ValueError, match="exported from other weights"):
+        CompiledEncoder(path, model.encoder, SIZE)
+
+
+@openvino
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"classes": ["Normal", "Cyanotic"]}, "exported with classes"),
+        ({"window": [0, 400]}, r"exported with window \[0, 400\]"),
+    ],
+)
+def test_an_export_of_other_classes_or_another_preprocessing_is_refused(tmp_path, changed, message):
+    model = network()
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    settings = {key: config_content("train")[key] for key in ("window", "sequence_length", "sampling")}
+    (tmp_path / "settings.json").write_text(json.dumps({**settings, "frame_size": SIZE, "encoder": "resnet18"}))
+    facts = module.model_facts(tmp_path / "model.pt")
+    _, path = export_onnx(model, tmp_path, SIZE, facts)
+    CompiledEncoder(path, model.encoder, SIZE)
+    _, path = export_onnx(model, tmp_path, SIZE, {**facts, **changed})
+    with pytest.raises(ValueError, match=message):
         CompiledEncoder(path, model.encoder, SIZE)
 
 

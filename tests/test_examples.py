@@ -1,0 +1,70 @@
+"""Every example runs, by the command that examples/README.md gives; the exported models' ones are in test_same_pixels.py."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from monai_chd.cli import main
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+def run(*words) -> str:
+    line = [sys.executable, "-W", "ignore", *map(str, words)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_table_names_every_example_and_nothing_else():
+    named = re.findall(r"^\| `([\w.]+)` \|", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
+    assert sorted(named) == sorted(
+        path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".json", ".ipynb")
+    )
+
+
+@pytest.mark.parametrize("kept", [[], ["--persistent", "kept"]], ids=["memory", "disk"])
+def test_plain_monai_training(datalist, tmp_path, kept):
+    words = [str(tmp_path / word) if word == "kept" else word for word in kept]
+    small = ["--epochs", "1", "--size", "24", "--frames", "10"]
+    text = run(EXAMPLES / "plain_monai_training.py", datalist, *small, *words)
+    assert re.search(r"epoch 1: mean loss \d\.\d{3}\nfold 0: \d of 9 right", text), text
+    assert bool(list(tmp_path.glob("kept/*.pt"))) is bool(kept)
+
+
+@pytest.mark.slow
+def test_a_3d_network_by_config(tmp_path):
+    scans, work, out = tmp_path / "scans", tmp_path / "work", tmp_path / "out"
+    assert main(["phantom", str(scans), "--patients", "12", "--size", "32", "--slices", "32", "34"]) == 0
+    assert main(["prepare", str(scans), "--out", str(work), "--folds", "2", "--test-fraction", "0.25"]) == 0
+    bundle = EXAMPLES.parent / "bundle"
+    configs = f"['{bundle / 'configs' / 'train.json'}','{EXAMPLES / 'densenet3d.json'}']"
+    words = [
+        "--config_file",
+        configs,
+        "--bundle_root",
+        bundle,
+        "--datalist",
+        work / "datalist.json",
+        "--output_dir",
+        out,
+    ]
+    run("-m", "monai.bundle", "run", *words, "--frame_size", "32", "--sequence_length", "34", "--max_epochs", "1")
+    assert (out / "models" / "model.pt").is_file()
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_from_an_empty_folder(tmp_path):
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    notebook = nbformat.read(EXAMPLES / "main_job.ipynb", as_version=4)
+    pictures = [out for cell in notebook.cells for out in cell.get("outputs", ()) if "image/png" in out.get("data", {})]
+    assert len(pictures) >= 2, "stored with its pictures, as people see it without running it"
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert (tmp_path / "OUT" / "evaluation" / "metrics.json").is_file()
+    text = json.dumps(notebook.cells)
+    assert "Not a medical device" in text and "accuracy" in text
