@@ -68,6 +68,7 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
         return list(words), []
     options = OWN_OPTIONS + (CROSSVAL_OPTIONS if words[0] == "crossval" else ())
     options += ("--preset",) if words[0] in ("train", "crossval") else ()
+    options += ("--tracking",) if words[0] in ("train", "evaluate") else ()
     own: list[str] = []
     pairs: list[str] = []
     queue = list(words)
@@ -252,6 +253,16 @@ def _add_train(commands: Any) -> None:
     command.add_argument("datalist", metavar="WORK/datalist.json")
     command.add_argument("--out", required=True, metavar="OUT", help="folder for model, curves and logs")
     _add_preset(command)
+    _add_tracking(command)
+
+
+def _add_tracking(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--tracking",
+        choices=("mlflow",),
+        help="tell an experiment tracker settings, curves, figures with intervals, pictures and the model; MLflow's store is "
+        "OUT/mlruns.db, or where MLFLOW_TRACKING_URI says",
+    )
 
 
 def _add_preset(command: argparse.ArgumentParser) -> None:
@@ -290,6 +301,7 @@ def _add_evaluate(commands: Any) -> None:
     command.add_argument(
         "--out", required=True, metavar="OUT", help="folder of the training; results go to OUT/evaluation"
     )
+    _add_tracking(command)
 
 
 def _add_predict(commands: Any) -> None:

@@ -132,7 +132,8 @@ def _train(options: argparse.Namespace) -> None:
     if overrides.get("resume") is True:  # who resumes means the same training
         overrides = resume_settings(Path(options.out, "models", LAST)) | overrides
     prepare_structures(options.datalist, options.out, overrides)
-    run_bundle(["train"], datalist=_absolute(options.datalist), output_dir=_absolute(options.out), **overrides)
+    places = {"datalist": _absolute(options.datalist), "output_dir": _absolute(options.out)}
+    run_bundle(["train"], tracking=options.tracking, **places, **overrides)
 
 
 def _train_structures(options: argparse.Namespace) -> None:
@@ -151,7 +152,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     configs = ["train", "evaluate"]
     overrides = _checked(options, configs, ("datalist", "output_dir"))
-    run_bundle(configs, datalist=_absolute(options.datalist), output_dir=_absolute(options.out), **overrides)
+    places = {"datalist": _absolute(options.datalist), "output_dir": _absolute(options.out)}
+    run_bundle(configs, tracking=options.tracking, **places, **overrides)
 
 
 def _predict(options: argparse.Namespace) -> None:

@@ -6,7 +6,6 @@ import ast
 import configparser
 import csv
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -458,23 +457,6 @@ def test_a_scan_that_a_training_cannot_read_is_told_in_lines_without_traceback(d
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
     assert re.search(r"^error: .*_image\.nii\.gz: ", done.stderr, re.MULTILINE)
-
-
-@pytest.mark.slow
-def test_two_processes_train_together_and_save_bare_weights(datalist, tmp_path):
-    words = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    words += ["-m", "monai.bundle", "run", "--bundle_root", str(BUNDLE), "--datalist", str(datalist)]
-    words += ["--config_file", f"['{CONFIGS / 'train.json'}','{CONFIGS / 'multi_gpu_train.json'}']"]
-    words += ["--output_dir", str(tmp_path / "out"), "--max_epochs", "2", *SMALL]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    weights = torch.load(tmp_path / "out" / "models" / "model.pt", weights_only=True)
-    assert not any(name.startswith("module.") for name in weights)
-    # both processes see half of the validation cases; the calibration is from all
-    cases = sum(record["fold"] == 0 for record in json.loads(datalist.read_text())["training"])
-    assert json.loads((tmp_path / "out" / "models" / "calibration.json").read_text())["cases"] == cases
-    assert main(["evaluate", str(datalist), "--out", str(tmp_path / "out")]) == 0
 
 
 def test_installed_package_and_bundle_have_one_version():

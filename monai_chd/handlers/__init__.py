@@ -13,6 +13,7 @@ from monai_chd.handlers.mistakes import BareMistakes
 from monai_chd.handlers.predictions import Predictions
 from monai_chd.handlers.structure_dice import DiceTable, StructureDice
 from monai_chd.handlers.structure_doubts import StructureDoubts
+from monai_chd.handlers.tracking import Tracked
 from monai_chd.handlers.weights import Weights
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "PrepareBatchWithFlags",
     "StructureDice",
     "StructureDoubts",
+    "Tracked",
     "Weights",
     "probability_loss",
 ]

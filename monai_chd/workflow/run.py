@@ -10,6 +10,7 @@ import copy
 import difflib
 import json
 import logging
+import os
 import re
 import sys
 import warnings
@@ -60,14 +61,21 @@ def _plain(value: Any) -> Any:
     return literal(value) if is_data else copy.deepcopy(value)  # MONAI writes into what it is given
 
 
-def run_bundle(configs: Sequence[str], **overrides: Any) -> None:
+def run_bundle(configs: Sequence[str], *, tracking: str | None = None, **overrides: Any) -> None:
     """Run the bundle as `python -m monai.bundle run` does, with text of the overrides taken as data.
 
     Args:
         configs: names of configs of the bundle ("train"), each overriding those before.
+        tracking: "mlflow", for MONAI's experiment tracking.
         overrides: top-level config keys; see `Expression`.
+
+    Raises:
+        UserError: MLflow is not installed, or its store cannot be written.
     """
     from monai.bundle import run
+
+    if tracking is not None:
+        _check_store(Path(overrides["output_dir"]))
 
     folder = bundle_folder()
     files = [str(folder / "configs" / f"{name}.json") for name in configs]
@@ -79,8 +87,28 @@ def run_bundle(configs: Sequence[str], **overrides: Any) -> None:
             bundle_root=str(folder),
             meta_file=str(folder / "configs" / "metadata.json"),
             logging_file=str(folder / "configs" / "logging.conf"),
+            **({} if tracking is None else {"tracking": tracking}),
             **_as_data(overrides),
         )
+
+
+def _check_store(output_dir: Path) -> None:
+    """Refuse a store of MLflow that cannot be opened before anything is trained."""
+    from monai.utils import optional_import, path_to_sqlite_uri
+
+    mlflow, found = optional_import("mlflow")
+    if not found:
+        raise UserError('mlflow is not installed: pip install "monai_chd[mlflow]"')
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        uri = path_to_sqlite_uri(str(writable_folder(output_dir) / "mlruns.db"))
+    try:
+        mlflow.MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+    except Exception as error:
+        said = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"MLflow: the tracking store {uri} cannot be opened ({said}); mend MLFLOW_TRACKING_URI, or leave out --tracking"
+        ) from None
 
 
 @contextlib.contextmanager
