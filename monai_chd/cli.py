@@ -133,7 +133,7 @@ def _train(options: argparse.Namespace) -> None:
         overrides = resume_settings(Path(options.out, "models", LAST)) | overrides
     prepare_structures(options.datalist, options.out, overrides)
     places = {"datalist": _absolute(options.datalist), "output_dir": _absolute(options.out)}
-    run_bundle(["train"], tracking=options.tracking, **places, **overrides)
+    run_bundle(["train"], **_tracking(options), **places, **overrides)
 
 
 def _train_structures(options: argparse.Namespace) -> None:
@@ -153,7 +153,11 @@ def _evaluate(options: argparse.Namespace) -> None:
     configs = ["train", "evaluate"]
     overrides = _checked(options, configs, ("datalist", "output_dir"))
     places = {"datalist": _absolute(options.datalist), "output_dir": _absolute(options.out)}
-    run_bundle(configs, tracking=options.tracking, **places, **overrides)
+    run_bundle(configs, **_tracking(options), **places, **overrides)
+
+
+def _tracking(options: argparse.Namespace) -> dict[str, Any]:
+    return {} if options.tracking is None else {"tracking": options.tracking}
 
 
 def _predict(options: argparse.Namespace) -> None:

@@ -16,6 +16,9 @@ UNLESS_TOLD = {"OMP_WAIT_POLICY": "passive", "THP_MEM_ALLOC_ENABLE": "1"}
 """What torch and its OpenMP are told before they load, unless the user's environment says otherwise: threads that wait without
 spinning, many times faster on a busy machine; large pages for large tensors, half of the time to make float32 of a case."""
 
+SILENT = {"MLFLOW_DISABLE_TELEMETRY": "true"}
+"""The same for what would tell others of a run: MLflow does where it is installed, and MONAI loads it unasked."""
+
 ALWAYS = {"MPLBACKEND": "agg"}
 """Pictures go to files only. A notebook hands its own backend down to all it starts, other environments included, and Matplotlib
 refuses to load with one that is not installed."""
@@ -28,7 +31,7 @@ def prepare_process() -> None:
 
     What is heavy has to be imported after it.
     """
-    for name, value in UNLESS_TOLD.items():
+    for name, value in (UNLESS_TOLD | SILENT).items():
         os.environ.setdefault(name, value)
     os.environ.update(ALWAYS)
     logging.raiseExceptions = False

@@ -31,15 +31,22 @@ class Tracked:
         files: to keep with the run, those that are there.
         params: settings of the model.
         metrics: metrics.json of an evaluation; its figures are told with both ends of their intervals and the number of cases.
+        close: end the run; MONAI leaves that of an evaluation open, and the next training would go on in it.
 
     Raises:
         UserError: the store cannot be written, when the engine ends.
     """
 
     def __init__(
-        self, files: Sequence[str | Path], params: Mapping[str, Any] | None = None, metrics: str | Path | None = None
+        self,
+        files: Sequence[str | Path],
+        params: Mapping[str, Any] | None = None,
+        metrics: str | Path | None = None,
+        *,
+        close: bool = False,
     ) -> None:
         self.files, self.params, self.metrics = [Path(path) for path in files], dict(params or {}), metrics
+        self.close = close
         self._client: Any = None
         self._run: Any = None
 
@@ -69,6 +76,8 @@ class Tracked:
             for path in self.files:
                 if path.is_file():
                     client.log_artifact(run, str(path))
+            if self.close:
+                client.set_terminated(run)
         except Exception as error:
             if not type(error).__module__.startswith(("mlflow", "sqlalchemy")) and not isinstance(error, OSError):
                 raise
@@ -86,9 +95,10 @@ def figures_of(metrics: str | Path | None) -> dict[str, float]:
     overall = json.loads(Path(metrics).read_text("utf-8"))["result"]["overall"]
     found = {"test_cases": float(overall["accuracy"]["n"])}
     for name in SHOWN:
-        for end, key in (("", "value"), ("_95_low", "low"), ("_95_high", "high")):
-            if (value := overall[name][key]) is not None:
-                found[f"test_{name}{end}"] = value
+        ends = {"": "value", "_95_low": "low", "_95_high": "high"}
+        told = {f"test_{name}{end}": overall[name][key] for end, key in ends.items()}
+        if None not in told.values():  # a figure without its interval is told nowhere
+            found |= told
     return found
 
 

@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -87,9 +88,14 @@ def run_bundle(configs: Sequence[str], *, tracking: str | None = None, **overrid
             bundle_root=str(folder),
             meta_file=str(folder / "configs" / "metadata.json"),
             logging_file=str(folder / "configs" / "logging.conf"),
-            **({} if tracking is None else {"tracking": tracking}),
+            **({} if tracking is None else {"tracking": tracking, "run_name": _run_name(configs[-1])}),
             **_as_data(overrides),
         )
+
+
+def _run_name(config: str) -> str:
+    """A name of its own: MONAI goes on in any run without one that was not ended, such as that of a training that was killed."""
+    return f"{config} {time.strftime('%Y-%m-%d %H:%M:%S')} {os.getpid()}"
 
 
 def _check_store(output_dir: Path) -> None:

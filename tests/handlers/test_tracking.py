@@ -29,19 +29,20 @@ def run_tracked(names: list[str], out: Path, datalist: Path, **keys) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_two_trainings_and_an_evaluation_can_be_compared(datalist, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for seed in (1, 2):
-        run_tracked(["train"], tmp_path / f"out{seed}", datalist, max_epochs=1, seed=seed, **SIZES)
+    run_tracked(["train"], tmp_path / "out1", datalist, max_epochs=1, seed=1, **SIZES)
     run_tracked(["train", "evaluate"], tmp_path / "out1", datalist)
+    run_tracked(["train"], tmp_path / "out2", datalist, max_epochs=1, seed=2, **SIZES)
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlruns.db'}")
     experiment = client.get_experiment_by_name("monai_experiment").experiment_id
     runs = sorted(client.search_runs(experiment), key=lambda one: one.info.start_time)
-    assert len(runs) == 3
-    for seed, one in zip((1, 2), runs, strict=False):
+    assert [one.info.status for one in runs] == ["FINISHED"] * 3, "none is left for the next one to go on in"
+    for seed, one in zip((1, 2), runs[::2], strict=True):
+        assert not [name for name in one.data.metrics if name.startswith("test_")]
         assert one.data.params["seed"] == str(seed) and json.loads(one.data.params["window"]) == [-200, 900]
         assert {"train_loss", "val_macro_f1"} <= set(one.data.metrics)
         kept = {file.path for file in client.list_artifacts(one.info.run_id)}
         assert {"model.pt", "settings.json", "learning_curves.png"} <= kept
-    evaluated = runs[-1]
+    evaluated = runs[1]
     overall = json.loads((tmp_path / "out1" / "evaluation" / "metrics.json").read_text())["result"]["overall"]
     told = evaluated.data.metrics
     assert told["test_accuracy"] == overall["accuracy"]["value"] and told["test_cases"] == overall["accuracy"]["n"]
