@@ -77,3 +77,16 @@ def test_an_installed_package_does_the_whole_work_from_an_empty_folder(wheel, tm
     with (empty / "out" / "inference" / "predictions.csv").open(newline="") as table:
         assert len(list(csv.DictReader(table))) == 12
     assert sorted(path.name for path in empty.iterdir()) == ["out", "scans", "work"]
+
+
+def test_the_package_needs_nothing_newer_than_python_3_10():
+    """The model zoo runs it; there is no such interpreter in every place where the tests run."""
+    line = [
+        str(Path(sys.executable).with_name("vermin")),
+        "-t=3.10-",
+        "--no-tips",
+        "--violations",
+        str(ROOT / "monai_chd"),
+    ]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]

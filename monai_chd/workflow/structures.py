@@ -28,6 +28,7 @@ from monai_chd.workflow.settings import (
     MODEL,
     STRUCTURES_FOLDER,
     find_checkpoint,
+    read_settings,
     read_trained_on,
     structure_settings,
 )
@@ -124,6 +125,8 @@ def structure_keys(encoder: str, config: Mapping[str, Any]) -> dict[str, Any]:
 def prepare_structures(datalist: str | Path, output_dir: str | Path, overrides: Mapping[str, Any]) -> None:
     """Before a training: train the structure network that it needs and is not there, or say what label maps are good for.
 
+    One whose training was stopped in the middle has weights, too: it is gone on with, not used as it is.
+
     Args:
         datalist: file made by `prepare`.
         output_dir: of the training.
@@ -139,12 +142,29 @@ def prepare_structures(datalist: str | Path, output_dir: str | Path, overrides: 
                 f"{with_map} scans have a label map, which this training does not use: --preset best learns from them"
             )
         return
+    folder = Path(output_dir, STRUCTURES_FOLDER)
+    stopped = _was_stopped(folder)
     given = "structures" in overrides or overrides.get("resume")
-    if given or not with_map or Path(find_structures(output_dir, bundle_folder())).is_file():
+    if given or not with_map or (not stopped and Path(find_structures(output_dir, bundle_folder())).is_file()):
         return
     settings = structure_keys(encoder, {**config_content("train"), **overrides})
     settings |= {key: overrides[key] for key in ("dataset_dir", "fold", "seed", "gpu", "amp") if key in overrides}
-    train_structures(datalist, Path(output_dir, STRUCTURES_FOLDER), settings)
+    if stopped:
+        logger.info(f"the structure network in {folder} was stopped in the middle of its training, which goes on")
+        settings["resume"] = True
+    train_structures(datalist, folder, settings)
+
+
+def _was_stopped(folder: Path) -> bool:
+    """Whether the training of a structure network, or of the pair that reads the heart's box, was begun and not ended."""
+    if not (folder / "models" / MODEL).is_file() and (folder / COARSE_FOLDER / "models" / LAST).is_file():
+        return True  # between the two
+    for last in (folder / "models" / LAST, folder / COARSE_FOLDER / "models" / LAST):
+        noted = read_settings(last) if last.is_file() else {}
+        epochs = noted.get("max_epochs")
+        if epochs and noted.get("early_stop_patience") == epochs and read_checkpoint(last).get("epoch", 0) < epochs:
+            return True
+    return False
 
 
 @bare_mistakes()

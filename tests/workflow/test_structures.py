@@ -189,6 +189,24 @@ def test_a_training_that_needs_structures_trains_them_first_once(runs, tmp_path,
     assert len(done) == 1
 
 
+def test_a_structure_network_that_was_stopped_is_gone_on_with_and_not_used_as_it_is(runs, tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(structures, "train_structures", lambda *words: done.append(words))
+    asked = {"encoder": "structures", "structure_epochs": 3}
+    shutil.copytree(runs.whole, tmp_path / "out")
+    prepare_structures(runs.datalist, tmp_path / "out", asked)
+    assert not done, "its last epoch is the last one asked for"
+    settings = tmp_path / "out" / "structures" / "models" / "settings.json"
+    noted = json.loads(settings.read_text())
+    settings.write_text(json.dumps({**noted, "max_epochs": 4, "early_stop_patience": 4}))
+    prepare_structures(runs.datalist, tmp_path / "out", asked)
+    assert [words[2]["resume"] for words in done] == [True]
+    coarse = tmp_path / "pair" / "structures" / "coarse"
+    shutil.copytree(runs.whole / "structures", coarse)
+    prepare_structures(runs.datalist, tmp_path / "pair", {**asked, "encoder": "cropped_structures"})
+    assert [words[2]["resume"] for words in done] == [True, True], "stopped between the two"
+
+
 def test_label_maps_that_a_training_does_not_use_are_mentioned(runs, bare, tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(structures.logger, "info", said.append)

@@ -148,6 +148,15 @@ def test_what_cannot_be_packed_is_said(evaluated, tmp_path):
     assert not list((tmp_path / "dist").iterdir())
 
 
+def test_class_names_that_differ_are_refused(bundle, evaluated, tmp_path):
+    copy = tmp_path / NAME
+    shutil.copytree(bundle, copy)
+    path = copy / "configs" / "metadata.json"
+    path.write_text(path.read_text().replace('"0": "Cyanotic"', '"0": "Normal"'))
+    with pytest.raises(ValueError, match="the classes are Normal, Non-Cyanotic, Normal, of the network Cyanotic"):
+        zoo_bundle._write_metadata(copy, zoo_bundle._metrics(evaluated), None)
+
+
 def test_an_archive_ignores_when_and_with_what_rights_its_files_were_made(tmp_path):
     root = tmp_path / "one"
     root.mkdir()
