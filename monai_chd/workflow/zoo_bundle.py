@@ -21,7 +21,7 @@ from monai_chd.metrics.calibration import CALIBRATION
 from monai_chd.metrics.wording import format_estimate
 from monai_chd.schemas import read_json
 from monai_chd.workflow.export import MODEL_TS, model_facts, without_source_paths
-from monai_chd.workflow.run import bundle_folder, config_content
+from monai_chd.workflow.run import bundle_folder, config_content, configured
 from monai_chd.workflow.settings import (
     MODEL,
     MODEL_KEYS,
@@ -32,6 +32,7 @@ from monai_chd.workflow.settings import (
     read_trained_on,
 )
 from monai_chd.workflow.structures import COARSE_FOLDER
+from monai_chd.workflow.weights import load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -71,13 +72,16 @@ def pack(
 
     Raises:
         UserFileError: no model, or no evaluation of it.
-        UserError: a model without settings, or of a 3D network; a large file and no address for it.
+        UserError: a model without settings, or of a network that was built in a config of one's own; a large file and no address.
     """
     out, root = Path(output_dir), writable_folder(folder) / NAME
     if not (out / "models" / MODEL).is_file():
         raise UserFileError(f"{out / 'models' / MODEL}: no trained model to pack; train one with `monai-chd train`")
     if not read_settings(out / "models" / MODEL):
         raise UserError(f"{out / 'models' / SETTINGS}: missing, so nobody knows what the weights are of; train again")
+    # MONAI exports and loads what fits, and is silent about the rest
+    (network,) = configured(["inference"], {"checkpoint": str(out / "models" / MODEL)}, ["network_def"])
+    load_weights(network, out / "models" / MODEL)
     metrics = _metrics(out)
     building = root.with_name(f".{NAME}.building")
     shutil.rmtree(building, ignore_errors=True)
@@ -234,6 +238,7 @@ def _write_readme(building: Path, metrics: Mapping[str, Any], huggingface_url: s
             ]
         )
         write_text(building / "README.md", card + text)
+        shutil.copyfile(building / "configs" / "metadata.json", building / "metadata.json")  # the zoo looks for it there
 
 
 def _replaced(text: str, name: str, by: str) -> str:

@@ -131,6 +131,7 @@ def test_a_large_file_is_named_with_its_address_and_digest(tmp_path, monkeypatch
 def test_the_card_for_hugging_face_stands_at_the_top(evaluated, tmp_path):
     root = pack(evaluated, tmp_path, huggingface_url="https://huggingface.co/someone/chd")
     assert (root / "README.md").read_text().startswith("---\nlicense: apache-2.0\n")
+    assert json.loads((root / "metadata.json").read_text()) == metadata_of(root)
     assert metadata_of(root)["huggingface_url"] == "https://huggingface.co/someone/chd"
 
 
@@ -139,6 +140,11 @@ def test_what_cannot_be_packed_is_said(evaluated, tmp_path):
         pack(tmp_path / "nothing", tmp_path / "dist")
     out = tmp_path / "out"
     shutil.copytree(evaluated, out)
+    weights = torch.load(out / "models" / "model.pt", weights_only=True)
+    torch.save({f"network.{name}": value for name, value in weights.items()}, out / "models" / "model.pt")
+    with pytest.raises(ValueError, match="weights of another network"):
+        pack(out, tmp_path / "dist")
+    torch.save(weights, out / "models" / "model.pt")
     shutil.rmtree(out / "evaluation")
     with pytest.raises(FileNotFoundError, match="no evaluation, and a bundle says how good its model is"):
         pack(out, tmp_path / "dist")
