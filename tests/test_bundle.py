@@ -459,5 +459,18 @@ def test_a_scan_that_a_training_cannot_read_is_told_in_lines_without_traceback(d
     assert re.search(r"^error: .*_image\.nii\.gz: ", done.stderr, re.MULTILINE)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_tensorboard_has_the_curves_of_a_training(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained / "tensorboard")).Reload()
+    found = {name: [event.step for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
+    assert found["val_macro_f1"] == [1, 2] and len(found["train_loss"]) > 2
+    rows = read_csv(trained / "learning_curves.csv")
+    assert [event.value for event in events.Scalars("val_macro_f1")] == pytest.approx(
+        [float(row["val_macro_f1"]) for row in rows]
+    )
+
+
 def test_installed_package_and_bundle_have_one_version():
     assert version("monai_chd") == monai_chd.__version__

@@ -238,7 +238,9 @@ def _write_readme(building: Path, metrics: Mapping[str, Any], huggingface_url: s
             ]
         )
         write_text(building / "README.md", card + text)
-        shutil.copyfile(building / "configs" / "metadata.json", building / "metadata.json")  # the zoo looks for it there
+        shutil.copyfile(
+            building / "configs" / "metadata.json", building / "metadata.json"
+        )  # the zoo looks for it there
 
 
 def _replaced(text: str, name: str, by: str) -> str:
