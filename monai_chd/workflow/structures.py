@@ -22,7 +22,7 @@ from monai_chd.networks import CroppedStructureNet, StructureEncoder, StructureN
 from monai_chd.networks.heart_crop import COARSE_SIZE, CROP_SIZE
 from monai_chd.networks.sequences import Standardization
 from monai_chd.wording import some_of
-from monai_chd.workflow.run import bundle_folder, config_content, run_bundle
+from monai_chd.workflow.run import config_content, run_bundle
 from monai_chd.workflow.settings import (
     LAST,
     MODEL,
@@ -145,7 +145,8 @@ def prepare_structures(datalist: str | Path, output_dir: str | Path, overrides: 
     folder = Path(output_dir, STRUCTURES_FOLDER)
     stopped = _was_stopped(folder)
     given = "structures" in overrides or overrides.get("resume")
-    if given or not with_map or (not stopped and Path(find_structures(output_dir, bundle_folder())).is_file()):
+    # not those that a bundle ships: with label maps of one's own, structures are learned from them
+    if given or not with_map or (not stopped and (folder / "models" / MODEL).is_file()):
         return
     settings = structure_keys(encoder, {**config_content("train"), **overrides})
     settings |= {key: overrides[key] for key in ("dataset_dir", "fold", "seed", "gpu", "amp") if key in overrides}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_chd.errors import UserError, UserFileError
-from monai_chd.files import sha256_of, writable_folder, write_text
+from monai_chd.files import replacing, sha256_of, writable_folder, write_text
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.calibration import CALIBRATION
 from monai_chd.metrics.wording import format_estimate
@@ -56,7 +56,7 @@ def pack(
     huggingface_url: str | None = None,
     large_files_url: str | None = None,
 ) -> Path:
-    """Write the bundle of a trained model to `folder`/`NAME`, its archive and the zoo's unit tests beside it.
+    """Write the bundle of a trained model to `folder`/`NAME`, its archive beside it.
 
     The archive is the same bytes whenever the same model is packed. Names of patients stay behind: of what the model was trained
     on, only the digests of scans go along, by which it still knows them.
@@ -85,6 +85,21 @@ def pack(
     metrics = _metrics(out)
     building = root.with_name(f".{NAME}.building")
     shutil.rmtree(building, ignore_errors=True)
+    try:
+        _build(building, out, metrics, huggingface_url, large_files_url)
+        shutil.rmtree(root, ignore_errors=True)
+        building.rename(root)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    archive = write_archive(root, root.with_name(f"{NAME}_v{config_content('metadata')['version']}.zip"))
+    logger.info(f"bundle: {root}\narchive: {archive} (sha256 {sha256_of(archive)})")
+    return root
+
+
+def _build(
+    building: Path, out: Path, metrics: Mapping[str, Any], huggingface_url: str | None, large_files_url: str | None
+) -> None:
+    """All files of the bundle, in a folder that takes its name when they are there."""
     shutil.copytree(bundle_folder() / "configs", building / "configs")
     shutil.copy(bundle_folder() / "LICENSE", building / "LICENSE")
     _copy_package(building)
@@ -95,11 +110,6 @@ def pack(
     shutil.copy(bundle_folder() / "docs" / "data_license.txt", building / "docs")
     _script(building)
     _set_large_files_apart(building, large_files_url)
-    shutil.rmtree(root, ignore_errors=True)
-    building.rename(root)
-    archive = write_archive(root, root.with_name(f"{NAME}_v{config_content('metadata')['version']}.zip"))
-    logger.info(f"bundle: {root}\narchive: {archive} (sha256 {sha256_of(archive)})")
-    return root
 
 
 def _metrics(out: Path) -> Mapping[str, Any]:
@@ -292,7 +302,10 @@ def _set_large_files_apart(building: Path, url: str | None) -> None:
 
 def write_archive(root: Path, path: Path) -> Path:
     """A zip of a bundle's folder: same files, same bytes, whenever and wherever it is written."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+    with (
+        replacing(path) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
+    ):
         for file in sorted(file for file in root.rglob("*") if file.is_file() and "__pycache__" not in file.parts):
             member = zipfile.ZipInfo(f"{root.name}/{file.relative_to(root).as_posix()}")  # of 1980, and readable by all
             member.compress_type, member.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
