@@ -43,7 +43,7 @@ def requirements(bundle: Path) -> list[str]:
 
 
 def files(bundle: Path) -> str:
-    """Necessary and preferred files are there, none is over 25 MB, and none knows the place where it was made."""
+    """Necessary and preferred files are there, and none is over 25 MB."""
     needed = ["LICENSE", "configs/metadata.json", "configs/inference.json", "docs/README.md", "docs/data_license.txt"]
     large = bundle / "large_files.yml"
     apart = re.findall(r'"path": "(.+)"', large.read_text()) if large.is_file() else []

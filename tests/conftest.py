@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -74,6 +75,15 @@ def trained(datalist, tmp_path_factory) -> Path:
     """Output folder of a training of two epochs."""
     out = tmp_path_factory.mktemp("trained")
     assert main(["train", str(datalist), "--out", str(out), "--max_epochs", "2", *SMALL]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def evaluated(trained, datalist, tmp_path_factory) -> Path:
+    """A copy of it, evaluated."""
+    out = tmp_path_factory.mktemp("evaluated") / "out"
+    shutil.copytree(trained, out)
+    assert main(["evaluate", str(datalist), "--out", str(out)]) == 0
     return out
 
 

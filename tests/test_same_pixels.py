@@ -55,14 +55,6 @@ def scans(cohort, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def model(trained, datalist, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("model") / "out"
-    shutil.copytree(trained, out)
-    assert main(["evaluate", str(datalist), "--out", str(out)]) == 0
-    return out
-
-
 def table_of(path: Path) -> dict[str, np.ndarray]:
     with path.open(newline="") as file:
         return {row["image"]: np.array([float(row[name]) for name in CLASSES]) for row in csv.DictReader(file)}
@@ -163,12 +155,12 @@ WAYS = {
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("way", WAYS)
-def test_every_way_sees_the_same_pixels_and_says_the_same(way, model, scans, tmp_path):
+def test_every_way_sees_the_same_pixels_and_says_the_same(way, evaluated, scans, tmp_path):
     if way == "ONNX":
         pytest.importorskip("onnxruntime")
     (tmp_path / "command").mkdir()
-    frames, probabilities = by_command(model, scans, tmp_path / "command")
-    found, said = WAYS[way](model, scans, tmp_path)
+    frames, probabilities = by_command(evaluated, scans, tmp_path / "command")
+    found, said = WAYS[way](evaluated, scans, tmp_path)
     assert len(frames) == len(found) == len(OFFSETS)
     for own, other in zip(frames, found, strict=True):
         assert own.dtype == other.dtype == np.uint8
@@ -178,9 +170,9 @@ def test_every_way_sees_the_same_pixels_and_says_the_same(way, model, scans, tmp
         np.testing.assert_allclose(said[name], own, atol=1e-5, rtol=0)
 
 
-def test_an_exported_model_says_what_its_user_has_to_know(model, tmp_path):
+def test_an_exported_model_says_what_its_user_has_to_know(evaluated, tmp_path):
     extra = {"model.json": ""}
-    torch.jit.load(str(exported(model, tmp_path)[0]), _extra_files=extra)
+    torch.jit.load(str(exported(evaluated, tmp_path)[0]), _extra_files=extra)
     facts = json.loads(extra["model.json"])
     assert facts["classes"] == list(CLASSES) and facts["window"] == [-200, 900]
     assert (facts["frame_size"], facts["sequence_length"], facts["sampling"]) == (24, 10, "even")

@@ -34,7 +34,7 @@ from monai_chd.crossval.worst_cases import worst_cases
 from monai_chd.files import locked
 from monai_chd.metrics.comparison import compare_paired
 from monai_chd.metrics.evaluation import evaluate_out_of_fold
-from monai_chd.metrics.wording import format_estimate
+from monai_chd.metrics.wording import MAIN_FIGURES, format_estimate
 from monai_chd.report.checklists import fill_checklists
 from monai_chd.report.model_card import write_model_card
 from monai_chd.report.page import write_report
@@ -233,8 +233,7 @@ def summary_text(report: Mapping[str, Any], out: str | Path) -> str:
     """What the command prints at the end: the figures with their intervals, what the controls say, and where all is."""
     found = report["results"]
     overall, baseline = found["all"]["overall"], found["baseline"]
-    shown = ("accuracy", "balanced_accuracy", "macro_f1", "auc_macro")
-    figures = [(name.replace("_", " "), format_estimate(overall[name])) for name in shown]
+    figures = [(name.replace("_", " "), format_estimate(overall[name])) for name in MAIN_FIGURES]
     figures.append((f"always {baseline['label']}", format_estimate(baseline["accuracy"])))
     cohort = report["cohort"]
     note = synthetic_note(cohort.get("synthetic", 0), cohort.get("scans", 0))

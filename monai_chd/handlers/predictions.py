@@ -15,7 +15,7 @@ from ignite.engine import Engine, Events
 from numpy.typing import NDArray
 
 from monai_chd.errors import UserError, bare_mistakes
-from monai_chd.files import name_below, writable_folder, write_csv
+from monai_chd.files import name_below, sha256_of, writable_folder, write_csv
 from monai_chd.handlers.flag_opinions import FlagOpinions, Opinion
 from monai_chd.handlers.structure_doubts import StructureDoubts
 from monai_chd.labels import CLASSES
@@ -209,6 +209,10 @@ class Predictions:
             answered = evaluate(part[0], part[1], patients=part[2])
         context = {**self.context, "calibration": self._calibration(labels, probabilities, patients)}
         context["synthetic"] = self._synthetic_note() or None
+        if (
+            self.checkpoint is not None and Path(self.checkpoint).is_file()
+        ):  # whose figures they are, whatever it is called
+            context["weights_sha256"] = sha256_of(self.checkpoint)
         write_metrics(result, self.folder, context=context, coverage=coverage, answered=answered)
         confusion_matrix_figure(result["confusion_matrix"], self.folder / "confusion_matrix.png", title=title)
         logger.info(metrics_table(result, coverage=coverage, answered=answered))

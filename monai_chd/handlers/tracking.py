@@ -15,11 +15,9 @@ from ignite.engine import Engine, Events
 from monai.handlers import MLFlowHandler
 
 from monai_chd.errors import UserError, bare_mistakes
+from monai_chd.metrics.wording import main_figures
 
 logger = logging.getLogger(__name__)
-
-SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "auc_macro")
-"""Figures that are told; all of them are in metrics.json, which goes along as a file."""
 
 
 class Tracked:
@@ -89,16 +87,13 @@ class Tracked:
 
 
 def figures_of(metrics: str | Path | None) -> dict[str, float]:
-    """Figures of an evaluation by the names that they have in MLflow."""
+    """Figures of an evaluation by the names that they have in MLflow; all of them are in metrics.json, which goes along."""
     if metrics is None or not Path(metrics).is_file():
         return {}
     overall = json.loads(Path(metrics).read_text("utf-8"))["result"]["overall"]
     found = {"test_cases": float(overall["accuracy"]["n"])}
-    for name in SHOWN:
-        ends = {"": "value", "_95_low": "low", "_95_high": "high"}
-        told = {f"test_{name}{end}": overall[name][key] for end, key in ends.items()}
-        if None not in told.values():  # a figure without its interval is told nowhere
-            found |= told
+    for name, one in main_figures(overall).items():
+        found |= {f"test_{name}": one["value"], f"test_{name}_95_low": one["low"], f"test_{name}_95_high": one["high"]}
     return found
 
 

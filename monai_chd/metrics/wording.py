@@ -17,6 +17,9 @@ Form = Literal["figure", "difference", "share", "points", "percent"]
 UNDEFINED = "undefined"
 NO_INTERVAL = "no interval"
 LEVEL = f"{CONFIDENCE:.0%} interval"
+
+MAIN_FIGURES = ("accuracy", "balanced_accuracy", "macro_f1", "auc_macro")
+"""What is told of an evaluation where there is no room for all: on the screen, in a bundle's metadata, to a tracker."""
 """What an interval is called in a sentence and above a column."""
 
 NUMBERS: Mapping[Form, str] = {
@@ -26,6 +29,12 @@ NUMBERS: Mapping[Form, str] = {
     "points": "{:+.1f}",
     "percent": "{:.0%}",
 }
+
+
+def main_figures(overall: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """`MAIN_FIGURES` of an evaluation's `overall` that have an interval: without one a figure is not told as a number."""
+    found = {name: overall[name] for name in MAIN_FIGURES}
+    return {name: one for name, one in found.items() if None not in (one["value"], one["low"], one["high"])}
 
 
 def format_estimate(estimate: Mapping[str, Any], form: Form = "figure") -> str:

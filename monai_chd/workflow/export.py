@@ -34,7 +34,7 @@ from monai_chd.networks.encoders import FrameEncoder, feature_vectors
 from monai_chd.networks.sequences import frame_mask
 from monai_chd.networks.structure_encoder import StructureEncoder
 from monai_chd.workflow.run import Expression, configured
-from monai_chd.workflow.settings import MODEL, trained_with
+from monai_chd.workflow.settings import trained_with
 from monai_chd.workflow.weights import load_weights
 
 logger = logging.getLogger(__name__)
@@ -102,31 +102,34 @@ class CompiledEncoder(nn.Module):
         path: the `encoder.onnx` that `export_onnx` wrote.
         encoder: the encoder it has to be of.
         frame_size: pixels of a frame, in each direction.
+        facts: `model_facts` of the model it has to be of; None: of which one is not asked.
 
     Raises:
         UserFileError: not exported yet.
-        UserError: exported from other weights or for other frames, or OpenVINO is not installed.
+        UserError: exported from other weights, for other frames or classes, or OpenVINO is not installed.
     """
 
-    def __init__(self, path: Path, encoder: FrameEncoder, frame_size: int) -> None:
+    def __init__(
+        self, path: Path, encoder: FrameEncoder, frame_size: int, facts: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__()
         if not path.is_file():
             raise UserFileError(f"{path}: not there; write it with `monai-chd export OUT --scans SCANS`")
         openvino = _package("openvino")
         core = openvino.Core()
         model = core.read_model(path)
-        made_of = {
+        said = {
             name: model.get_rt_info(["framework", name]).astype(str) if model.has_rt_info(["framework", name]) else ""
-            for name in ("encoder", "frame_size")
+            for name in ("encoder", "frame_size", FACTS)
         }
-        if made_of != _properties(encoder, frame_size):
+        own = _properties(encoder, frame_size)
+        if any(said[name] != value for name, value in own.items()):
             raise UserError(
                 f"{path} was exported from other weights or for frames of another size than {frame_size}; write it again "
                 f"with `monai-chd export OUT --scans SCANS`"
             )
-        told = model.get_rt_info(["framework", FACTS]).astype(str) if model.has_rt_info(["framework", FACTS]) else ""
-        checkpoint = path.with_name(MODEL)
-        if told and checkpoint.is_file() and (fault := _other_facts(json.loads(told), model_facts(checkpoint))):
+        told = json.loads(said[FACTS] or "{}")
+        if facts is not None and told and (fault := _other_facts(told, facts)):
             raise UserError(
                 f"{path} was exported with {fault}; write it again with `monai-chd export OUT --scans SCANS`"
             )
@@ -171,7 +174,9 @@ class InferenceEngine:
 
     def _start(self) -> None:
         encoder = frame_encoder(self.network)
-        compiled = CompiledEncoder(self.checkpoint.with_name(ENCODER_ONNX), encoder, self.frame_size)
+        compiled = CompiledEncoder(
+            self.checkpoint.with_name(ENCODER_ONNX), encoder, self.frame_size, model_facts(self.checkpoint)
+        )
         encoder.network = compiled
         logger.info(f"engine: OpenVINO in {compiled.precision}")
 

@@ -5,6 +5,7 @@ How it is trained is the bundle's own part; that what was packed runs elsewhere 
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import re
@@ -18,7 +19,7 @@ from monai_chd.errors import UserError, UserFileError
 from monai_chd.files import replacing, sha256_of, writable_folder, write_text
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.calibration import CALIBRATION
-from monai_chd.metrics.wording import format_estimate
+from monai_chd.metrics.wording import MAIN_FIGURES, format_estimate, main_figures
 from monai_chd.schemas import read_json
 from monai_chd.workflow.export import MODEL_TS, model_facts, without_source_paths
 from monai_chd.workflow.run import bundle_folder, config_content, configured
@@ -44,9 +45,6 @@ LARGEST = 25 * 2**20
 
 BESIDE = (SETTINGS, CALIBRATION)
 """What goes with weights besides themselves and what they were trained on."""
-
-SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "auc_macro")
-"""Figures of the held-out part that metadata and README have."""
 
 
 def pack(
@@ -119,7 +117,11 @@ def _metrics(out: Path) -> Mapping[str, Any]:
         raise UserFileError(
             f"{path}: no evaluation, and a bundle says how good its model is; run `monai-chd evaluate` first"
         )
-    return read_json(path, "the figures of an evaluation", "; run `monai-chd evaluate` again")  # type: ignore[no-any-return]
+    mend = "; run `monai-chd evaluate` again"
+    metrics: dict[str, Any] = read_json(path, "the figures of an evaluation", mend)
+    if metrics["context"].get("weights_sha256") != sha256_of(out / "models" / MODEL):
+        raise UserError(f"{path}: the figures of other weights than {out / 'models' / MODEL}{mend}")
+    return metrics
 
 
 def _copy_package(building: Path) -> None:
@@ -163,18 +165,14 @@ def _write_config(building: Path) -> None:
     path = building / "configs" / "train.json"
     config = json.loads(path.read_text("utf-8"))
     trained = read_settings(building / "models" / MODEL)
+    defaults = {key: trained[key] for key in MODEL_KEYS if key in trained}
     for name in sorted(building.glob("configs/preset_*.json")):
         preset = json.loads(name.read_text("utf-8"))
-        plain = {key: value for key, value in preset.items() if "#" not in key}
-        if all(trained.get(key, config[key]) == value for key, value in plain.items()):
-            trained = {**trained, **preset}
-    for key, value in trained.items():
+        if all(trained.get(key, config[key]) == value for key, value in preset.items() if "#" not in key):
+            defaults |= preset
+    for key, value in defaults.items():
         *above, last = key.split("#")
-        if above or key in MODEL_KEYS or key in ("learning_rate", "batch_size", "max_epochs", "cache"):
-            place = config
-            for part in above:
-                place = place[part]
-            place[last] = value
+        functools.reduce(dict.__getitem__, above, config)[last] = value
     write_text(path, json.dumps(config, indent=4, ensure_ascii=False) + "\n")
 
 
@@ -191,9 +189,8 @@ def _write_metadata(building: Path, metrics: Mapping[str, Any], huggingface_url:
             f"{path}: the classes are {', '.join(told.values())}, of the network {', '.join(CLASSES)}; mend it"
         )
     figures: dict[str, Any] = {"data": _data_of(metrics), "cases": metrics["result"]["overall"]["accuracy"]["n"]}
-    for name in SHOWN:
-        estimate = metrics["result"]["overall"][name]
-        figures |= {name: estimate["value"], f"{name}_95_interval": [estimate["low"], estimate["high"]]}
+    for name, one in main_figures(metrics["result"]["overall"]).items():
+        figures |= {name: one["value"], f"{name}_95_interval": [one["low"], one["high"]]}
     metadata |= {"eval_metrics": figures, "model": facts}
     if huggingface_url:
         metadata["huggingface_url"] = huggingface_url
@@ -202,7 +199,7 @@ def _write_metadata(building: Path, metrics: Mapping[str, Any], huggingface_url:
 
 def _data_of(metrics: Mapping[str, Any]) -> str:
     synthetic = metrics["context"].get("synthetic")
-    return f"held-out part. {synthetic}" if synthetic else "held-out part of the patients it was trained on others of"
+    return f"held-out part. {synthetic}" if synthetic else "held-out part: patients that it was not trained on"
 
 
 def _write_readme(building: Path, metrics: Mapping[str, Any], huggingface_url: str | None) -> None:
@@ -215,13 +212,13 @@ def _write_readme(building: Path, metrics: Mapping[str, Any], huggingface_url: s
         "held out), so that the bundle loads and runs. **What they are not:** a model of patients. Train your own before you "
         "look at an answer."
         if synthetic
-        else "**What the weights are:** trained on a cohort of its owner's by `scripts/build_bundle`; the figures are of the "
-        "part of it that was held out."
+        else "**What the weights are:** trained on a cohort of its owner's; the figures are of the part of it that was held out."
     )
-    rows = [f"| {name.replace('_', ' ')} | {format_estimate(overall[name])} |" for name in SHOWN]
+    rows = [f"| {name.replace('_', ' ')} | {format_estimate(overall[name])} |" for name in MAIN_FIGURES]
     rows += [
         f"| recall of {name} | {format_estimate(of['recall'])} |" for name, of in metrics["result"]["per_class"].items()
     ]
+    baseline = metrics["result"]["majority_baseline"]
     performance = "\n".join(
         [
             f"Of the {_data_of(metrics)}",
@@ -230,7 +227,9 @@ def _write_readme(building: Path, metrics: Mapping[str, Any], huggingface_url: s
             "|---|---|",
             *rows,
             "",
-            "Chance is 0.333. Probabilities are calibrated on validation cases, which also chose the model.",
+            f"Always answering {baseline['label']}, the most frequent class, would be right in "
+            f"{format_estimate(baseline['accuracy'])}. Probabilities are calibrated on validation cases, which also chose the "
+            "model.",
         ]
     )
     text = _replaced(_replaced(text, "weights", weights), "performance", performance)

@@ -203,10 +203,10 @@ def test_an_export_of_other_classes_or_another_preprocessing_is_refused(tmp_path
     (tmp_path / "settings.json").write_text(json.dumps({**settings, "frame_size": SIZE, "encoder": "resnet18"}))
     facts = module.model_facts(tmp_path / "model.pt")
     _, path = export_onnx(model, tmp_path, SIZE, facts)
-    CompiledEncoder(path, model.encoder, SIZE)
+    CompiledEncoder(path, model.encoder, SIZE, facts)
     _, path = export_onnx(model, tmp_path, SIZE, {**facts, **changed})
     with pytest.raises(ValueError, match=message):
-        CompiledEncoder(path, model.encoder, SIZE)
+        CompiledEncoder(path, model.encoder, SIZE, facts)
 
 
 def command(*words):

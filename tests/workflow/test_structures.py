@@ -207,6 +207,19 @@ def test_a_structure_network_that_was_stopped_is_gone_on_with_and_not_used_as_it
     assert [words[2]["resume"] for words in done] == [True, True], "stopped between the two"
 
 
+def test_structures_that_a_bundle_ships_do_not_stand_in_for_ones_own_label_maps(runs, bare, tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(structures, "train_structures", lambda *words: done.append(words))
+    shipped = tmp_path / "bundle" / "structures" / "models"
+    shipped.mkdir(parents=True)
+    shutil.copy(runs.whole / "structures" / "models" / "model.pt", shipped)
+    monkeypatch.setattr(structures, "find_structures", lambda *places: str(shipped / "model.pt"))
+    prepare_structures(runs.datalist, tmp_path / "out", {"encoder": "structures"})
+    assert len(done) == 1
+    prepare_structures(bare, tmp_path / "out", {"encoder": "structures"})
+    assert len(done) == 1, "without label maps there is nothing to learn from"
+
+
 def test_label_maps_that_a_training_does_not_use_are_mentioned(runs, bare, tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(structures.logger, "info", said.append)

@@ -13,21 +13,11 @@ import torch
 from jsonschema import Draft7Validator
 from monai.bundle import load
 
-from monai_chd.cli import main
 from monai_chd.labels import CLASSES
 from monai_chd.workflow import zoo_bundle
 from monai_chd.workflow.zoo_bundle import NAME, pack, write_archive
 
 TESTS = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="module")
-def evaluated(trained, datalist, tmp_path_factory) -> Path:
-    """A copy of the session's training, evaluated."""
-    out = tmp_path_factory.mktemp("evaluated") / "out"
-    shutil.copytree(trained, out)
-    assert main(["evaluate", str(datalist), "--out", str(out)]) == 0
-    return out
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +133,11 @@ def test_what_cannot_be_packed_is_said(evaluated, tmp_path):
     weights = torch.load(out / "models" / "model.pt", weights_only=True)
     torch.save({f"network.{name}": value for name, value in weights.items()}, out / "models" / "model.pt")
     with pytest.raises(ValueError, match="weights of another network"):
+        pack(out, tmp_path / "dist")
+    torch.save(weights, out / "models" / "model.pt")
+    first = next(iter(weights))
+    torch.save({**weights, first: weights[first] + 1}, out / "models" / "model.pt")
+    with pytest.raises(ValueError, match="the figures of other weights than"):
         pack(out, tmp_path / "dist")
     torch.save(weights, out / "models" / "model.pt")
     shutil.rmtree(out / "evaluation")
