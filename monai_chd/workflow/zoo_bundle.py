@@ -72,7 +72,7 @@ def pack(
         UserFileError: no model, or no evaluation of it.
         UserError: a model without settings, or of a network that was built in a config of one's own; a large file and no address.
     """
-    out, root = Path(output_dir), writable_folder(folder) / NAME
+    out = Path(output_dir)
     if not (out / "models" / MODEL).is_file():
         raise UserFileError(f"{out / 'models' / MODEL}: no trained model to pack; train one with `monai-chd train`")
     if not read_settings(out / "models" / MODEL):
@@ -81,6 +81,7 @@ def pack(
     (network,) = configured(["inference"], {"checkpoint": str(out / "models" / MODEL)}, ["network_def"])
     load_weights(network, out / "models" / MODEL)
     metrics = _metrics(out)
+    root = writable_folder(folder) / NAME
     building = root.with_name(f".{NAME}.building")
     shutil.rmtree(building, ignore_errors=True)
     try:
