@@ -69,6 +69,7 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     options = OWN_OPTIONS + (CROSSVAL_OPTIONS if words[0] == "crossval" else ())
     options += ("--preset",) if words[0] in ("train", "crossval") else ()
     options += ("--tracking",) if words[0] in ("train", "evaluate") else ()
+    options += ("--dicom-out",) if words[0] in ("predict", "segment") else ()
     own: list[str] = []
     pairs: list[str] = []
     queue = list(words)
@@ -217,6 +218,10 @@ def _add_prepare(commands: Any) -> None:
         help="also record the age at the scan, from imagechd_dataset_image_info.xlsx; birth dates and sex are never kept",
     )
     command.add_argument("--skip-bad", action="store_true", help="leave bad rows and scans out instead of stopping")
+    command.add_argument("--phase", help="of DICOM series with several phases of the heart only this one, such as 75")
+    command.add_argument(
+        "--tilt", default="refuse", help="what is done with tilted DICOM series: refuse (default) or resample"
+    )
 
 
 def _add_audit(commands: Any) -> None:
@@ -308,12 +313,22 @@ def _add_predict(commands: Any) -> None:
     command = _add(
         commands,
         "predict",
-        "predict a NIfTI file or a folder of them with the model in OUT (inference.json)",
-        f"No labels needed. The settings of the training are taken from OUT. {KEYS}",
+        "predict scans with the model in OUT (inference.json)",
+        f"No labels needed. The settings of the training are taken from OUT. Patients of DICOM files have made names in all "
+        f"outputs; who is who stands in OUT.private. {KEYS}",
     )
-    command.add_argument("source", metavar="SCANS", help="NIfTI file or folder")
+    command.add_argument("source", metavar="SCANS", help="NIfTI file, or folder of NIfTI or DICOM files")
+    _add_dicom_out(command, "a structured report")
     command.add_argument(
         "--out", required=True, metavar="OUT", help="folder of the training; results go to OUT/inference"
+    )
+
+
+def _add_dicom_out(command: argparse.ArgumentParser, kind: str) -> None:
+    command.add_argument(
+        "--dicom-out",
+        metavar="FOLDER",
+        help=f"also write {kind} of each DICOM series, to be filed in its study; it names the patient",
     )
 
 
@@ -325,7 +340,8 @@ def _add_segment(commands: Any) -> None:
         "In each scan's own space, with ImageCHD's numbers (1 LV, 2 RV, 3 LA, 4 RA, 5 myocardium, 6 aorta, 7 pulmonary "
         "artery), by the structure network in OUT/structures. Keys: structures, hu_offset, reader, gpu, amp.",
     )
-    command.add_argument("source", metavar="SCANS", help="NIfTI file or folder")
+    command.add_argument("source", metavar="SCANS", help="NIfTI file, or folder of NIfTI or DICOM files")
+    _add_dicom_out(command, "a segmentation")
     command.add_argument(
         "--out", required=True, metavar="OUT", help="folder of the training; label maps go to OUT/segmentation"
     )

@@ -88,6 +88,8 @@ def _prepare(options: argparse.Namespace) -> None:
         hu_offset=options.hu_offset,
         confounders=options.confounders,
         skip_bad=options.skip_bad,
+        phase=options.phase,
+        tilt=options.tilt,
     )
     datalist = prepare(unpack(options.source, options.extract_to), options.out, choices, progress=True)
     print(report(datalist, Path(options.out)))
@@ -163,33 +165,47 @@ def _tracking(options: argparse.Namespace) -> dict[str, Any]:
 def _predict(options: argparse.Namespace) -> None:
     from monai_chd.workflow.run import run_bundle
 
-    overrides = _checked(options, ["inference"], ("dataset_dir", "output_dir"))
+    overrides = _checked(options, ["inference"], ("dataset_dir", "output_dir", "dicom_out")) | _dicom_out(options)
     run_bundle(["inference"], dataset_dir=_absolute(options.source), output_dir=_absolute(options.out), **overrides)
 
 
+def _dicom_out(options: argparse.Namespace) -> dict[str, Any]:
+    return {} if options.dicom_out is None else {"dicom_out": _absolute(options.dicom_out)}
+
+
 def _segment(options: argparse.Namespace) -> None:
+    from monai_chd.dicom.private import private_folder
     from monai_chd.report.contact_sheet import structure_contact_sheet
     from monai_chd.workflow.run import run_bundle
 
-    overrides = _checked(options, ["segment"], ("dataset_dir", "output_dir"))
+    overrides = _checked(options, ["segment"], ("dataset_dir", "output_dir", "dicom_out")) | _dicom_out(options)
     source, folder = Path(options.source).resolve(), Path(options.out).resolve() / "segmentation"
     try:
         run_bundle(["segment"], dataset_dir=str(source), output_dir=_absolute(options.out), **overrides)
     finally:
-        if pairs := _segmented(source, folder):
+        if pairs := _segmented(source, folder, private_folder(options.out)):
             print(f"contact sheet: {structure_contact_sheet(pairs, folder / 'contact_sheet.png')}")
 
 
-def _segmented(source: Path, folder: Path) -> list[tuple[str, Path, Path]]:
+def _segmented(source: Path, folder: Path, private: Path) -> list[tuple[str, Path, Path]]:
     """Scans with the label maps that they have been given: name, scan, label map."""
     import csv
+
+    from monai_chd.dicom.private import is_series_file
 
     if not (folder / "structures.csv").is_file():
         return []
     with (folder / "structures.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["label_map"]]
     root = source.parent if source.is_file() else source
-    return [(row["image"].replace("_image.nii.gz", ""), root / row["image"], folder / row["label_map"]) for row in rows]
+    return [
+        (
+            row["image"].replace("_image.nii.gz", ""),
+            (private if is_series_file(row["image"]) else root) / row["image"],
+            folder / row["label_map"],
+        )
+        for row in rows
+    ]
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -64,7 +64,7 @@ _OTHER_KINDS = (
         "a web page (HTML or XML) in place of the scan, often a login or error page; download the scan again, signed in",
     ),
     (re.compile(rb"PK\x03\x04"), "a zip archive; unpack it"),
-    (re.compile(rb".{128}DICM", re.DOTALL), "a DICOM file; convert its series to NIfTI, for example with dcm2niix"),
+    (re.compile(rb".{128}DICM", re.DOTALL), "a DICOM file with a NIfTI name; rename it, and name its folder"),
 )
 """How files begin that get a NIfTI name by mistake, what they are, and the mend."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -60,6 +61,7 @@ def _sections(folder: Path) -> Iterator[str]:
         return Kitchen(folder / name, folder / "w" / "datalist.json", folder / "t")
 
     def bare(text: str, name: str) -> str:
+        text = re.sub(r"(patient|series)-[0-9a-f]{12}", r"\1-…", text)  # made names, anew with each key
         return text.replace(str(folder / name), "…").replace(str(folder), "…").replace(str(ROOT), "…")
 
     own = kitchen("scans")

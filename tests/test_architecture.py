@@ -26,26 +26,31 @@ MODULES = architecture.modules()
 
 ARROWS = {
     "ground": (),
-    "archives": ("ground",),
-    "cohort": ("ground",),
+    "dicom": ("ground",),
     "metrics": ("ground",),
     "networks": ("ground",),
-    "transforms": ("ground", "networks"),
-    "audit": ("cohort", "ground", "metrics"),
-    "data": ("ground", "networks", "transforms"),
+    "archives": ("dicom", "ground"),
+    "scans": ("dicom", "ground"),
+    "cohort": ("dicom", "ground", "scans"),
+    "transforms": ("ground", "networks", "scans"),
+    "audit": ("cohort", "ground", "metrics", "scans"),
+    "data": ("dicom", "ground", "networks", "scans", "transforms"),
     "phantom": ("cohort", "ground"),
-    "report": ("cohort", "ground", "metrics"),
-    "workflow": ("cohort", "data", "ground", "metrics", "networks"),
+    "report": ("cohort", "ground", "metrics", "scans"),
+    "workflow": ("cohort", "data", "ground", "metrics", "networks", "scans"),
     "crossval": ("audit", "cohort", "ground", "metrics", "networks", "report", "transforms", "workflow"),
-    "handlers": ("ground", "metrics", "networks", "transforms", "workflow"),
-    "cli": ("archives", "audit", "cohort", "crossval", "ground", "phantom", "report", "workflow"),
+    "handlers": ("dicom", "ground", "metrics", "networks", "scans", "transforms", "workflow"),
+    "cli": ("archives", "audit", "cohort", "crossval", "dicom", "ground", "phantom", "report", "workflow"),
 }
 """Which room imports from which. A new arrow is a decision: draw it here and say why in docs/decisions when it is not plain."""
 
 LIGHT = {"labels"}
 """Modules with the standard library and numpy only."""
 
-HEAVY = {"matplotlib", "scipy", "sklearn", "itk", "isal", "openvino", "onnx", "tqdm", "pandas", "monai", "torch", "PIL"}
+HEAVY = {
+    "matplotlib", "scipy", "sklearn", "itk", "isal", "openvino", "onnx", "tqdm", "pandas", "monai", "torch", "PIL", "pydicom",
+    "highdicom",
+}  # fmt: skip
 """Third-party packages that a function may import for itself, since they take time or are not always there."""
 
 

@@ -224,7 +224,7 @@ def test_a_fault_of_the_program_and_an_end_that_was_asked_for_go_through():
 
 def run(tmp_path, **environment):
     """What `python -m monai.bundle run` prints of a config with one mistake in it."""
-    config = {"data": {"_target_": "monai_chd.cohort.datalist.find_inputs", "source": "/nowhere"}, "run": ["$@data"]}
+    config = {"data": {"_target_": "monai_chd.scans.find_inputs", "source": "/nowhere"}, "run": ["$@data"]}
     (tmp_path / "config.json").write_text(json.dumps(config))
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", str(tmp_path / "config.json")],
@@ -239,12 +239,12 @@ def run(tmp_path, **environment):
 def test_monai_bundle_prints_one_line_and_how_to_see_more(tmp_path):
     lines = [line for line in run(tmp_path).splitlines() if " - INFO - " not in line and " - WARNING - " not in line]
     assert [line for line in lines if line.strip()] == [
-        "error: /nowhere: no such file or folder; name a NIfTI file or a folder of them",
+        "error: /nowhere: no such file or folder; name a NIfTI file, or a folder of them or of DICOM files",
         "(set MONAI_CHD_TRACEBACK=1 to see where it was found)",
     ]
 
 
 def test_the_variable_brings_the_full_traceback(tmp_path):
     printed = run(tmp_path, **{TRACEBACK_VARIABLE: "1"})
-    assert printed.count("Traceback (most recent call last)") >= 2 and "datalist.py" in printed
+    assert printed.count("Traceback (most recent call last)") >= 2 and "finding.py" in printed
     assert "\nerror:" not in printed

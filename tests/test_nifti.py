@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from monai_chd.errors import UserError, UserFileError
 from monai_chd.nifti import READERS, Volume, check_file, is_nifti, read_volume, stem, voxel_digest
-from monai_chd.transforms.streaming import StoredVolume
+from monai_chd.streaming import StoredVolume
 
 REAL = (
     "ts_cardiac_ct_b.nii.gz",
@@ -429,7 +429,7 @@ REFUSALS = {
     web_page: "a web page .*; download the scan again, signed in",
     error_of_a_store: "a web page .*; download the scan again, signed in",
     zip_archive: "a zip archive; unpack it",
-    dicom: "a DICOM file; convert its series to NIfTI",
+    dicom: "a DICOM file with a NIfTI name; rename it",
     header_of_a_pair: r"the header of a pair .*; convert the pair to one \.nii\.gz",
     text: DAMAGED,
     zipped_text: "a web page .*; download the scan again, signed in",

@@ -17,7 +17,7 @@ import pytest
 
 from monai_chd.errors import UserError
 from monai_chd.nifti import check_file, read_volume
-from monai_chd.transforms.streaming import StoredVolume
+from monai_chd.streaming import StoredVolume
 
 READS = int(os.environ.get("MONAI_CHD_FUZZ_READS", "2000"))
 SECONDS = 1.0

@@ -24,6 +24,7 @@ from monai_chd.archives.zip_volumes import (
     is_volume_name,
     volumes_in,
 )
+from monai_chd.dicom.slices import is_dicom
 from monai_chd.errors import UserError, UserFileError
 from monai_chd.folders import contents
 from monai_chd.nifti import is_nifti
@@ -61,6 +62,8 @@ def unpack(source: str | Path, extract_to: str | Path | None = None, *, progress
         aside = [path.name for path in files if _looks_packed(path)]
         also = f" (archives beside them are left alone: {some_of(aside)})" if aside else ""
         logger.info("scans: %s%s", folder, also)
+        return folder
+    if source.is_dir() and any(is_dicom(path) for path in files):
         return folder
     with ExitStack() as stack:
         archive = _open(source, files, stack)

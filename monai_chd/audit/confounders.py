@@ -23,7 +23,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 
 from monai_chd.audit.fingerprints import Scan
 from monai_chd.audit.records import Record
-from monai_chd.cohort.identity import patient_key
+from monai_chd.identity import patient_key
 from monai_chd.metrics.formulas import SIGNIFICANT, wilson_interval
 from monai_chd.metrics.wording import format_estimate
 from monai_chd.wording import p_words

@@ -20,10 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_chd.errors import UserError
-from monai_chd.files import sha256_of
 from monai_chd.hu_offset import detect_hu_offset
-from monai_chd.nifti import check_file
 from monai_chd.processes import mapped
+from monai_chd.scans.opening import check_scan, is_series, known_offset, open_scan, scan_digest
 
 Floats = NDArray[np.float32]
 T = TypeVar("T")
@@ -64,8 +63,8 @@ def scan_file(job: tuple[Path, float | None]) -> Scan:
     path, hu_offset = job
     scan = Scan()
     try:
-        check_file(path)
-        scan.sha256 = sha256_of(path)
+        check_scan(path)
+        scan.sha256 = scan_digest(path)
         _fill(scan, path, hu_offset)
     except MemoryError:
         scan.problem = f"{path}: does not fit into memory"
@@ -80,20 +79,16 @@ def scan_file(job: tuple[Path, float | None]) -> Scan:
 
 
 def _fill(scan: Scan, path: Path, hu_offset: float | None) -> None:
-    """Shape, spacing, brightness and cells of a file."""
-    image: Any = nib.load(path)
-    affine = np.asarray(image.affine, np.float64)
+    """Shape, spacing, brightness and cells of a scan."""
+    stored, affine, spacing_mm, (slope, intercept) = _series(path) if is_series(path) else _nifti(path)
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
         raise UserError(f"{path}: the affine in the header is not finite or has no inverse")
-    # stored values, not scaled ones: ranks do not change with the scale, and float64 would need four times the memory
-    stored = np.asanyarray(image.dataobj.get_unscaled())
-    stored = stored.reshape((*stored.shape[:3], 1, 1)[:3] + ((-1,) if math.prod(stored.shape[3:]) > 1 else ()))
-    slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
+    hu_offset = known_offset(path, hu_offset)
     to_head = nib.orientations.io_orientation(affine)
     order = np.argsort(to_head[:, 0])
     scan.shape = tuple(int(stored.shape[axis]) for axis in order)
-    if image.header.get_xyzt_units()[0] == "mm":
-        scan.spacing_mm = tuple(float(image.header.get_zooms()[axis]) if axis < image.ndim else 1.0 for axis in order)
+    if spacing_mm is not None:
+        scan.spacing_mm = tuple(spacing_mm[axis] for axis in order)
     thin = stored[tuple(slice(None, None, max(1, n // (2 * READ_CELLS))) for n in stored.shape[:3])]
     if stored.ndim == 4:
         thin = thin.mean(axis=3, dtype=np.float32)  # a cine: its mean over the beat
@@ -105,6 +100,30 @@ def _fill(scan: Scan, path: Path, hu_offset: float | None) -> None:
     if cells is not None:
         turned = [nib.orientations.apply_orientation(volume, to_head) for volume in cells]
         scan.cells = np.stack(turned).astype(np.float16)
+
+
+def _nifti(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], Sequence[float] | None, tuple[float, float]]:
+    """Values (X, Y, Z), time after them; affine; spacing where it is in mm; slope and intercept.
+
+    Stored values, not scaled ones: ranks do not change with the scale, and float64 would need four times the memory.
+    """
+    image: Any = nib.load(path)
+    stored = np.asanyarray(image.dataobj.get_unscaled())
+    stored = stored.reshape((*stored.shape[:3], 1, 1)[:3] + ((-1,) if math.prod(stored.shape[3:]) > 1 else ()))
+    zooms = (*map(float, image.header.get_zooms()[:3]), 1.0, 1.0)[:3]
+    spacing = zooms if image.header.get_xyzt_units()[0] == "mm" else None
+    return (
+        stored,
+        np.asarray(image.affine, np.float64),
+        spacing,
+        (float(image.dataobj.slope), float(image.dataobj.inter)),
+    )
+
+
+def _series(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], Sequence[float] | None, tuple[float, float]]:
+    """The same of a DICOM series, in HU."""
+    volume = open_scan(path)
+    return volume.scaled(volume.read_whole()).T, volume.affine, volume.spacing_mm, (1.0, 0.0)
 
 
 def _bright(values: NDArray[Any], hu_offset: float | None, path: Path) -> float | None:

@@ -19,9 +19,9 @@ from monai_chd.audit.confounders import audit_confounders
 from monai_chd.audit.fingerprints import Scan, scan_files
 from monai_chd.audit.likeness import Likeness, score_limit, score_pairs
 from monai_chd.audit.records import TEST_PART, Record, problem, read_records
-from monai_chd.cohort.identity import patient_key
 from monai_chd.errors import UserError
 from monai_chd.files import write_text
+from monai_chd.identity import patient_key
 from monai_chd.schemas import read_checked
 
 COPIES = ("same bytes", "near duplicate")

@@ -20,25 +20,21 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 
 from monai_chd.cohort.diagnoses import Diagnoses, read_diagnoses
-from monai_chd.cohort.identity import first_spellings, patient_key
 from monai_chd.cohort.imagechd import NORMALS
 from monai_chd.cohort.imagechd_image_info import ImageSheet, find_image_info, read_image_info
 from monai_chd.cohort.inspection import add_confounders, inspect_scans
-from monai_chd.cohort.joining import (
-    JoinedCohort,
-    LabelledScan,
-    find_nifti,
-    find_scans,
-    find_scans_by,
-    join,
-    relative_name,
-)
+from monai_chd.cohort.joining import JoinedCohort, LabelledScan, find_scans_by, join
 from monai_chd.cohort.layouts import Layout, load_layout
 from monai_chd.cohort.splits import check_choices, draw_split
+from monai_chd.cohort.who_is_who import name_apart
+from monai_chd.dicom.private import private_folder
+from monai_chd.dicom.series import TILTS, Wanted
 from monai_chd.errors import UserError, UserFileError, bare_mistakes
 from monai_chd.files import TEXT, replacing, writable_folder
 from monai_chd.folders import dead_link
+from monai_chd.identity import first_spellings, patient_key
 from monai_chd.labels import CLASSES
+from monai_chd.scans.finding import find_dicom, find_nifti, find_scans, relative_name
 from monai_chd.schemas import CONFIG_MARKS, Fault, read_json, schema_faults, schema_of
 from monai_chd.wording import join_faults, some_of, synthetic_note
 
@@ -51,30 +47,6 @@ SCHEMA = Path(__file__).with_name("datalist.schema.json")
 
 DESCRIPTIVE = ("confounders", "label_map", "notes", "rule", "normal", "synthetic")
 """Keys that describe and do not define the split: the same split may be written again with others."""
-
-
-@bare_mistakes()
-def find_inputs(source: str | Path) -> list[dict[str, str]]:
-    """Cases for inference out of one file or a folder, no labels needed.
-
-    Returns:
-        [{"image": path}, …].
-    """
-    named, source = Path(source), Path(source).resolve()
-    if not source.exists():
-        raise UserFileError(
-            dead_link(named) or f"{source}: no such file or folder; name a NIfTI file or a folder of them"
-        )
-    if not source.is_dir():
-        return [{"image": str(source)}]
-    files = find_nifti(source)
-    paths = sorted([*find_scans(files), *files.dead])
-    if files.label_maps:
-        names = sorted({path.name for path in files.label_maps} - {path.name for path in paths})
-        logger.info("left out, since their names say label map: %s", some_of(names, 5))
-    if files.hidden:
-        logger.info("%s", files.skipped())
-    return [{"image": str(path)} for path in paths]
 
 
 @dataclass(frozen=True)
@@ -92,6 +64,7 @@ class Choices:
         hu_offset: HU = value + this, for every scan; None: the layout's, else found for each file.
         confounders: also record the age at the scan, where ImageCHD's image-info sheet is present.
         skip_bad: leave bad rows and scans out, listed in `excluded.csv`, instead of stopping.
+        phase, tilt: of DICOM series; see `dicom.series.Wanted`.
 
     Raises:
         UserError: folds, test fraction or seed out of range.
@@ -107,6 +80,8 @@ class Choices:
     hu_offset: float | None = None
     confounders: bool = False
     skip_bad: bool = False
+    phase: str | None = None
+    tilt: str = TILTS[0]
 
     def __post_init__(self) -> None:
         check_choices(self.folds, self.test_fraction, self.seed)
@@ -127,7 +102,8 @@ def prepare(
         progress: show a bar while the scans are checked.
 
     Returns:
-        The datalist, as written.
+        The datalist, as written. Of DICOM files its patients and images have made names; who is who stands in
+        `out.private`, beside `out`.
 
     Raises:
         UserFileError: no folder, scans, table, rule or layout.
@@ -137,12 +113,16 @@ def prepare(
     folder, out = Path(source).resolve(), Path(out).resolve()
     layout = load_layout(choices.layout) if choices.layout else None
     files = find_nifti(folder)
-    owners = find_scans_by(layout.id_pattern, files) if layout and layout.id_pattern else {}
-    scans = list(owners) or find_scans(files)
+    series = {} if files.scans else find_dicom(folder, out, Wanted(choices.phase, choices.tilt))
+    owners = find_scans_by(layout.id_pattern, files) if layout and layout.id_pattern and not series else {}
+    scans = list(owners) or list(series) or find_scans(files)
     if files.hidden:
         logger.info("%s", files.skipped())
     table = Path(choices.table).resolve() if choices.table else None
     found = read_diagnoses(folder, table, layout=layout, rule=choices.rule, normal=choices.normal)
+    if series:
+        owners = name_apart(found, series, folder, private_folder(out))
+        folder = private_folder(out)
     sheet = _image_sheet(folder, choices.confounders)
     writable_folder(out)
     joined = join(folder, scans, found.rows, owners)

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from monai_chd.cohort.identity import patient_key
+from monai_chd.identity import patient_key
 from monai_chd.labels import FLAGS
 from monai_chd.wording import some_of
 

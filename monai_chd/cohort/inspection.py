@@ -16,14 +16,16 @@ import numpy as np
 from tqdm import tqdm
 
 from monai_chd.cohort import imagechd
-from monai_chd.cohort.identity import patient_key
 from monai_chd.cohort.imagechd_image_info import ImageInfo
-from monai_chd.cohort.joining import JoinedCohort, LabelledScan, relative_name
+from monai_chd.cohort.joining import JoinedCohort, LabelledScan
+from monai_chd.dicom.private import read_description
 from monai_chd.errors import UserError
-from monai_chd.files import sha256_of
 from monai_chd.hu_offset import detect_hu_offset
+from monai_chd.identity import patient_key
 from monai_chd.labels import MYOCARDIUM, STRUCTURES
-from monai_chd.nifti import is_synthetic, read_volume, stem, voxel_digest
+from monai_chd.nifti import read_volume, stem, voxel_digest
+from monai_chd.scans.finding import relative_name
+from monai_chd.scans.opening import is_series, is_synthetic, known_offset, open_scan, read_scan, scan_digest
 
 MILLIMETRES = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
 
@@ -89,17 +91,21 @@ def _leave_out_copies(cohort: JoinedCohort, folder: Path) -> None:
 
 
 def _inspect(case: LabelledScan, offset: float | None) -> None:
-    volume = read_volume(case.image)
+    volume = read_scan(case.image)
     values = volume.values
+    offset = known_offset(case.image, offset)
     if offset is not None:
         case.hu_offset = offset
     elif values.ndim == 3:
         case.hu_offset = detect_hu_offset(values, case.image)
     case.shape = values.shape
     case.synthetic = is_synthetic(case.image)
-    case.sha256 = sha256_of(case.image)
+    case.sha256 = scan_digest(case.image)
     case.voxels = voxel_digest(volume)
     case.spacing_mm = header_spacing(case.image)
+    if is_series(case.image):
+        said = read_description(case.image)
+        case.scanner, case.contrast, case.notes = said["scanner"], said["contrast"], list(said["notes"])
     beside = label_map_of(case.image)
     if beside is not None:
         case.label_map = beside
@@ -108,6 +114,8 @@ def _inspect(case: LabelledScan, offset: float | None) -> None:
 
 def header_spacing(path: Path) -> tuple[float, float, float] | None:
     """Size of a voxel in mm as the header has it; None for ImageCHD's 1 x 1 x 1 of unknown unit, which means nothing."""
+    if is_series(path):
+        return open_scan(path).spacing_mm
     header: Any = nib.load(path).header  # type: ignore[attr-defined]
     unit = header.get_xyzt_units()[0]
     sizes = [abs(float(size)) for size in (*header.get_zooms()[:3], 1.0)[:3]]
@@ -196,7 +204,7 @@ def add_confounders(cohort: JoinedCohort, infos: Mapping[str, ImageInfo], is_ima
     for case in cohort.cases:
         info = infos.get(patient_key(case.patient), ImageInfo())
         case.spacing_mm = info.spacing_mm or case.spacing_mm
-        case.scanner, case.age_years = info.scanner, info.age_years
+        case.scanner, case.age_years = info.scanner or case.scanner, info.age_years
         if not is_imagechd:
             continue
         case.contrast = imagechd.contrast(case.patient)

@@ -11,21 +11,17 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
-from monai_chd.cohort.identity import first_spellings, patient_key, same_patient
 from monai_chd.cohort.naming import Reading, mentioned, read_names
 from monai_chd.cohort.tables import Diagnosis
 from monai_chd.errors import UserFileError
 from monai_chd.folders import contents, dead_link
+from monai_chd.identity import first_spellings, patient_key, same_patient
 from monai_chd.nifti import is_nifti, stem
-from monai_chd.wording import some_of
+from monai_chd.scans.finding import NiftiFiles, original_name, relative_name
 
-LABEL_MAP_WORDS = ("label", "labels", "seg", "mask", "gt")
 OTHER_FORMATS = (".mha", ".mhd", ".nrrd", ".dcm", ".hdr", ".img", ".gz", ".npy", ".npz", ".zip", ".nii.bz2", ".nii.xz")
 """Suffixes a volume may have that are not read, for a better message than that it is missing."""
-COPY = re.compile(r"(?P<before>.+?)(?: ?\(\d+\)|(?: -)?[ _-]copy(?: ?\(?\d+\)?)?)|copy of (?P<after>.+)", re.IGNORECASE)
-"""Names that browsers and file managers give to a copy."""
 
 
 @dataclass
@@ -81,64 +77,6 @@ class JoinedCohort:
         self.exclude(diagnosis or Diagnosis(0), patient, image, text)
 
 
-class NiftiFiles(NamedTuple):
-    """What of a folder may be a scan.
-
-    Attributes:
-        folder: that was searched.
-        scans: NIfTI files, or links to some that lead nowhere, in the order of their paths.
-        label_maps: those whose names say so (`…_label`, `…_seg`, `…_mask`).
-        hidden: folders that were not entered and NIfTI files that were left out, for being hidden.
-        dead: links that lead nowhere and may have been folders of scans.
-    """
-
-    folder: Path
-    scans: list[Path]
-    label_maps: list[Path]
-    hidden: list[Path]
-    dead: list[Path]
-
-    def skipped(self) -> str:
-        """What is hidden, for people; "" for nothing. `._` shadows are not worth a word."""
-        names = [relative_name(path, self.folder) for path in self.hidden]
-        return f"left out, since they are hidden: {len(names)} folders or files ({some_of(names, 5)})" if names else ""
-
-
-def find_nifti(folder: Path) -> NiftiFiles:
-    """NIfTI files below a folder, through links.
-
-    Raises:
-        UserFileError: no such folder.
-        UserError: a folder below it cannot be opened.
-    """
-    if not folder.is_dir():
-        raise UserFileError(f"{folder}: no such folder of scans")
-    below = contents(folder)
-    files = NiftiFiles(folder, [], [], list(below.hidden), [path for path in below.dead if not path.suffix])
-    for path in sorted(path for path in (*below.files, *below.dead) if is_nifti(path)):
-        if path.name.startswith("."):
-            files.hidden.append(path)
-        elif (_original(stem(path)) or stem(path)).lower().replace("-", "_").split("_")[-1] in LABEL_MAP_WORDS:
-            files.label_maps.append(path)
-        else:
-            files.scans.append(path)
-    return files
-
-
-def find_scans(files: NiftiFiles) -> list[Path]:
-    """The scans of a folder.
-
-    Raises:
-        UserFileError: there is neither a scan nor a dead link that may have led to some.
-    """
-    if not (files.scans or files.dead):
-        raise UserFileError(
-            f"{files.folder}: no scan found; expected .nii.gz or .nii files in it or below it (DICOM: convert it first, for "
-            f"example with dcm2niix)"
-        )
-    return files.scans
-
-
 def find_scans_by(pattern: re.Pattern[str], files: NiftiFiles) -> dict[Path, str]:
     """Scans whose path below the folder matches a pattern, and the patient that its group names.
 
@@ -173,18 +111,12 @@ def _named_by_path(row: Diagnosis, folder: Path, scans: Sequence[Path]) -> list[
     return [scan for scan in scans if scan.exists() and scan.samefile(path)][:1] or [path]
 
 
-def _original(name: str) -> str:
-    """What a copy of this name is a copy of, "" when it is no name of a copy."""
-    match = COPY.fullmatch(name)
-    return str(match["before"] or match["after"]) if match else ""
-
-
 def _copies(scans: Sequence[Path]) -> dict[Path, Path]:
     """Scans that are copies by their names, and what lies beside them to be the first: `a (1).nii.gz` and `a.nii.gz`."""
     there = {(scan.parent, _composed(stem(scan))): scan for scan in scans}
     found = {}
     for scan in scans:
-        first = there.get((scan.parent, _original(_composed(stem(scan)))))
+        first = there.get((scan.parent, original_name(_composed(stem(scan)))))
         if first is not None:
             found[scan] = first
     return found
@@ -285,11 +217,6 @@ def join(folder: Path, scans: Sequence[Path], rows: Sequence[Diagnosis], owners:
             cohort.problem(fault, image=name)
     _leave_out_mixed(cohort, folder)
     return cohort
-
-
-def relative_name(image: Path, folder: Path) -> str:
-    """Path of a scan relative to the cohort's folder, in full when it lies elsewhere."""
-    return image.relative_to(folder).as_posix() if image.is_relative_to(folder) else str(image)
 
 
 def _leave_out_mixed(cohort: JoinedCohort, folder: Path) -> None:

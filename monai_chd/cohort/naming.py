@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from monai_chd.cohort.identity import patient_key
+from monai_chd.identity import patient_key
 from monai_chd.nifti import stem
 
 SUBJECT = "sub"

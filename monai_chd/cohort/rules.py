@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from monai_chd.cohort.definitions import Definitions
-from monai_chd.cohort.identity import patient_key
 from monai_chd.errors import UserError
+from monai_chd.identity import patient_key
 from monai_chd.labels import FLAGS, NORMAL
 
 RULES = Definitions("rule", Path(__file__).with_name("rule_files"))

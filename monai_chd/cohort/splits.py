@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
-from monai_chd.cohort.identity import first_spellings, patient_key
 from monai_chd.errors import UserError
+from monai_chd.identity import first_spellings, patient_key
 from monai_chd.labels import CLASSES
 
 

@@ -21,10 +21,10 @@ from monai_chd.cohort.cells import (
     text_of,
     under_header,
 )
-from monai_chd.cohort.identity import patient_key
 from monai_chd.cohort.rules import Rule, load_rule
 from monai_chd.errors import UserError, UserFileError
 from monai_chd.folders import contents
+from monai_chd.identity import patient_key
 from monai_chd.labels import CLASSES, FLAGS
 from monai_chd.wording import some_of
 

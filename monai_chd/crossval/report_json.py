@@ -19,7 +19,6 @@ import torch
 
 from monai_chd.audit.leakage import read_audit
 from monai_chd.cohort.datalist import read_datalist, read_excluded
-from monai_chd.cohort.identity import patient_key
 from monai_chd.cohort.imagechd import NO_DIAGNOSIS
 from monai_chd.cohort.rules import UNDETERMINED
 from monai_chd.crossval.config_keys import REPORTED_KEYS
@@ -28,6 +27,7 @@ from monai_chd.crossval.fits import FITS_FOLDER, fit_folder, learning_curves, re
 from monai_chd.crossval.folds import INNER_SHARE
 from monai_chd.crossval.out_of_fold_table import TABLE_FILE
 from monai_chd.files import sha256_of, write_text
+from monai_chd.identity import patient_key
 from monai_chd.labels import CLASSES
 from monai_chd.metrics.curves import best_epoch
 from monai_chd.networks.encoders import has_bfloat16

@@ -18,7 +18,7 @@ import torch
 from monai.transforms import Compose
 from monai.transforms.traits import RandomizableTrait
 
-from monai_chd import __version__, hu_offset, nifti, transforms
+from monai_chd import __version__, dicom, hu_offset, nifti, scans, streaming, transforms
 from monai_chd.errors import UserError
 from monai_chd.versions import software_versions
 
@@ -50,8 +50,9 @@ def code_key(*packages: ModuleType) -> bytes:
     Args:
         packages: further packages of this one whose code decides what is kept.
     """
-    rooms = [path for room in (transforms, *packages) for path in sorted(Path(str(room.__file__)).parent.glob("*.py"))]
-    files = [*rooms, Path(str(hu_offset.__file__)), Path(str(nifti.__file__))]
+    rooms = (transforms, dicom, scans, *packages)
+    files = [path for room in rooms for path in sorted(Path(str(room.__file__)).parent.glob("*.py"))]
+    files += [Path(str(module.__file__)) for module in (hu_offset, nifti, streaming)]
     versions = software_versions()
     return _hashed(__version__, *(versions[name] for name in _DECISIVE), *map(_file_key, files))
 

@@ -22,7 +22,7 @@ from monai_chd.data.chain_key import transform_key
 from monai_chd.data.scan_files import notes_of, own_settings, restored, stamp_of
 from monai_chd.errors import UserError
 from monai_chd.files import replacing, writable_folder, write_text
-from monai_chd.nifti import check_name, stem
+from monai_chd.scans.opening import check_scan_name, scan_stem
 
 JPG_QUALITY = 95
 
@@ -50,7 +50,7 @@ class JPGFrames:
 
     def sidecar(self, case: Mapping[str, Any]) -> Path:
         """Where the `.json` of a scan is; its pictures lie beside it."""
-        name = stem(case["image"])
+        name = scan_stem(case["image"])
         patient = str(case.get("patient") or name)
         place = self.folder / patient / f"{name}.json"
         if not Path(os.path.abspath(place)).is_relative_to(os.path.abspath(self.folder)):
@@ -61,7 +61,7 @@ class JPGFrames:
 
     def load(self, case: Mapping[str, Any]) -> dict[str, Any]:
         """The case with `image` as padded frames (1, L, S, S), from JPGs, which are written first where needed."""
-        check_name(Path(case["image"]))
+        check_scan_name(Path(case["image"]))
         sidecar, key = self.sidecar(case), self._key(case)
         try:
             found = json.loads(sidecar.read_text())

@@ -13,8 +13,7 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
-from monai_chd.files import sha256_of
-from monai_chd.nifti import check_file, check_name
+from monai_chd.scans.opening import check_scan, check_scan_name, scan_digest
 from monai_chd.transforms.steps import OWN_SETTINGS
 
 _FLAGS = ("intensity", "hu_offset", "num_frames")
@@ -59,10 +58,10 @@ class ScanFiles(Generic[Entry]):
         """The kept file of a case's scan, and its entry if there is a sound one.
 
         Raises:
-            UserFileError, UserError: see `nifti.check_file`.
+            UserFileError, UserError: see `scans.opening.check_scan`.
         """
         path = Path(case["image"])
-        check_name(path)  # of a scan that is kept nothing else can have changed while its stamp has not
+        check_scan_name(path)  # of a scan that is kept nothing else can have changed while its stamp has not
         stamp = stamp_of(path)
         if stated := case.get("sha256"):  # the datalist's, which holds as long as the file is as it was
             place = self._place(str(stated), case)
@@ -75,8 +74,8 @@ class ScanFiles(Generic[Entry]):
     def _digest(self, path: Path, size: int, modified: int) -> str:
         key = (str(path), size, modified)
         if key not in self._digests:
-            check_file(path)
-            self._digests[key] = sha256_of(path)
+            check_scan(path)
+            self._digests[key] = scan_digest(path)
         return self._digests[key]
 
 

@@ -3,6 +3,7 @@
 from monai_chd.handlers.calibrator import Calibrator
 from monai_chd.handlers.checkpoints import Checkpoints
 from monai_chd.handlers.cost_estimate import CostEstimate
+from monai_chd.handlers.dicom_reports import DicomReports
 from monai_chd.handlers.epoch_seed import EpochSeed
 from monai_chd.handlers.flag_opinions import FlagOpinions
 from monai_chd.handlers.flag_targets import PrepareBatchWithFlags
@@ -22,6 +23,7 @@ __all__ = [
     "Checkpoints",
     "CostEstimate",
     "DiceTable",
+    "DicomReports",
     "EpochSeed",
     "FlagOpinions",
     "HeadThreads",

@@ -12,11 +12,14 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from ignite.engine import Engine, Events
+from numpy.typing import NDArray
 
+from monai_chd.dicom.answers import answers_can_be_written, segmentation
+from monai_chd.dicom.private import is_series_file
 from monai_chd.errors import UserError, bare_mistakes
-from monai_chd.files import name_below, replacing, writable_folder, write_csv
+from monai_chd.files import replacing, sha256_of, writable_folder, write_csv
 from monai_chd.labels import STRUCTURES
-from monai_chd.nifti import open_header, stem
+from monai_chd.scans.opening import is_series, open_scan, scan_name, scan_stem
 from monai_chd.transforms import LoadFramesd
 from monai_chd.transforms.label_frames import to_label_map
 
@@ -34,12 +37,24 @@ class LabelMaps:
         folder: for label maps and table; folders below `dataset_dir` are kept.
         dataset_dir: folder that the scans are named from.
         load_frames: what makes the frames.
+        dicom_out: folder for the label maps of DICOM series as DICOM segmentations, `PATIENT/SERIES.seg.dcm`; None: none.
+        checkpoint: weights of the structure network, named in these.
     """
 
-    def __init__(self, folder: str | Path, dataset_dir: str | Path, load_frames: LoadFramesd) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        dataset_dir: str | Path,
+        load_frames: LoadFramesd,
+        *,
+        dicom_out: str | Path | None = None,
+        checkpoint: str | Path | None = None,
+    ) -> None:
         self.folder = Path(folder)
         self.dataset_dir = Path(dataset_dir)
         self.load = load_frames.step
+        self.dicom_out = None if dicom_out is None else Path(dicom_out)
+        self.checkpoint = checkpoint
         self.rows: list[list[object]] = []
         self.unread: list[str] = []
 
@@ -51,6 +66,8 @@ class LabelMaps:
 
     def _start(self) -> None:
         writable_folder(self.folder)
+        if self.dicom_out is not None:
+            answers_can_be_written()
         self.rows.clear()
         self.unread.clear()
 
@@ -58,7 +75,7 @@ class LabelMaps:
         state: Any = engine.state
         for case, output in zip(state.batch, state.output, strict=True):
             path, reason = Path(str(case["image"].meta["filename_or_obj"])), str(case.get("reason", ""))
-            place = Path(name_below(path, self.dataset_dir))
+            place = Path(scan_name(path, self.dataset_dir))
             if not reason and case["image"].meta.get("intensity") == "arbitrary":
                 reason = f"{path}: a 4D cine has no HU and no label map"
             if reason:
@@ -66,14 +83,28 @@ class LabelMaps:
                 self.rows.append([place.as_posix(), "", *[""] * len(STRUCTURES), reason])
                 continue
             labels = to_label_map(self.load, case["image"], output["pred"].cpu())
-            target = self.folder / place.with_name(f"{stem(path)}_seg.nii.gz")
-            stored, affine = open_header(path)
+            target = self.folder / place.with_name(f"{scan_stem(path)}_seg.nii.gz")
+            scan = open_scan(path)
             with replacing(target) as temporary:
-                image: Any = nib.Nifti1Image(labels.reshape(stored.shape[:3]), affine)  # type: ignore[no-untyped-call]
-                image.header.set_xyzt_units(*nib.load(path).header.get_xyzt_units())  # type: ignore[attr-defined]
+                image: Any = nib.Nifti1Image(labels.reshape(scan.shape), scan.affine)  # type: ignore[no-untyped-call]
+                units = ("mm", "unknown") if is_series(path) else nib.load(path).header.get_xyzt_units()  # type: ignore[attr-defined]
+                image.header.set_xyzt_units(*units)
                 nib.save(image, temporary)
+            fault = self._segmentation(path, place, labels.reshape(scan.shape))
             counts = np.bincount(labels.ravel(), minlength=len(STRUCTURES) + 1)[1:]
-            self.rows.append([place.as_posix(), target.relative_to(self.folder).as_posix(), *counts.tolist(), ""])
+            self.rows.append([place.as_posix(), target.relative_to(self.folder).as_posix(), *counts.tolist(), fault])
+
+    def _segmentation(self, path: Path, place: Path, labels: NDArray[np.uint8]) -> str:
+        """Write a DICOM segmentation where one is wanted of a series; why it could not be."""
+        if self.dicom_out is None or not is_series_file(path):
+            return ""
+        weights = sha256_of(self.checkpoint) if self.checkpoint else "unknown"
+        try:
+            segmentation(path, labels, self.dicom_out / place.with_name(f"{scan_stem(path)}.seg.dcm"), weights=weights)
+        except UserError as error:
+            self.unread.append(str(error))
+            return str(error)
+        return ""
 
     def _write(self) -> None:
         header = ["image", "label_map", *(f"{name}_voxels" for name in STRUCTURES), "reason"]

@@ -15,7 +15,7 @@ from ignite.engine import Engine, Events
 from numpy.typing import NDArray
 
 from monai_chd.errors import UserError, bare_mistakes
-from monai_chd.files import name_below, sha256_of, writable_folder, write_csv
+from monai_chd.files import sha256_of, writable_folder, write_csv
 from monai_chd.handlers.flag_opinions import FlagOpinions, Opinion
 from monai_chd.handlers.structure_doubts import StructureDoubts
 from monai_chd.labels import CLASSES
@@ -30,7 +30,7 @@ from monai_chd.metrics.predictions import (
     write_predictions,
 )
 from monai_chd.metrics.tables import metrics_table, write_metrics
-from monai_chd.nifti import is_synthetic
+from monai_chd.scans.opening import is_synthetic, scan_name
 from monai_chd.wording import synthetic_note, text_table
 
 logger = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ class Predictions:
             reason = str(case.get("reason", ""))
             label = case.get("label")
             path = case["image"].meta["filename_or_obj"]
-            name = name_below(path, self.dataset_dir)
+            name = scan_name(path, self.dataset_dir)
             if case["image"].meta.get("intensity") == "arbitrary":
                 self.cine.append(name)
             elif not reason and int(case.get("num_frames", FEW_FRAMES)) < FEW_FRAMES:

@@ -21,6 +21,7 @@ from monai_chd.files import replacing
 from monai_chd.hu_offset import detect_hu_offset
 from monai_chd.labels import CLASSES, STRUCTURES
 from monai_chd.nifti import read_volume
+from monai_chd.scans.opening import is_series, read_scan
 
 DISPLAY_WINDOW = (-200.0, 900.0)
 """HU shown as black and as white: wide enough for lung edges, muscle and contrast to differ at once."""
@@ -134,8 +135,8 @@ def structure_contact_sheet(
     ]
     cases = []
     for title, scan, label_map in chosen:
-        volume = read_volume(scan)
-        hu = volume.values + detect_hu_offset(volume.values, scan)
+        volume = read_scan(scan)
+        hu = volume.values if is_series(scan) else volume.values + detect_hu_offset(volume.values, scan)
         axes = nib.orientations.io_orientation(volume.affine)
         shown, heart = (
             nib.orientations.apply_orientation(values, axes) for values in (hu, read_volume(label_map).values)

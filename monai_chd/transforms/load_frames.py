@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from monai_chd.errors import UserError, bare_mistakes
 from monai_chd.hu_offset import OFFSETS, StoredIntensities
 from monai_chd.nifti import READERS, bad_voxels, refuse_bad_voxels
+from monai_chd.scans.opening import is_series, known_offset, open_scan
+from monai_chd.streaming import Slab, SlicedVolume
 from monai_chd.transforms.intensity import WINDOW, QuantizeFrames, WindowHU
 from monai_chd.transforms.load_volume import LoadVolume
 from monai_chd.transforms.padding import SEQUENCE_LENGTH, PadFrames
 from monai_chd.transforms.resizing import FRAME_SIZE, ResizeFrames, interpolate
 from monai_chd.transforms.slicing import ORIENTATION, SliceToFrame
 from monai_chd.transforms.steps import OWN_SETTINGS
-from monai_chd.transforms.streaming import Slab, StoredVolume
 
 STREAM = "stream"
 """The reader that streams; the others are those of `nifti`."""
@@ -86,11 +87,11 @@ class LoadFrames(Transform):
         Raises:
             UserFileError, UserError: see `LoadVolume` and `SliceToFrame`.
         """
-        stored = StoredVolume(path) if self.reader == STREAM else None
+        stored = open_scan(path) if self.reader == STREAM or is_series(path) else None
         if stored is None or stored.times > 1 or stored.dtype.itemsize > _LONGEST_NUMBER:
             return self._composed(path, hu_offset, cine_slice)
-        values, offset = self._streamed(stored, hu_offset)
-        described = self._described(stored, offset)
+        values, offset = self._streamed(stored, known_offset(path, hu_offset))
+        described = self._described(path, stored, offset)
         return MetaTensor(
             torch.from_numpy(values), meta=described.meta, applied_operations=described.applied_operations
         )
@@ -107,22 +108,17 @@ class LoadFrames(Transform):
         frames = self.resize(self.window(self.cut(volume, cine_slice)))
         return self.pad(self.quantize(frames) if self.quantize else frames)
 
-    def _described(self, stored: StoredVolume, offset: float) -> MetaTensor:
+    def _described(self, path: str | Path, stored: SlicedVolume, offset: float) -> MetaTensor:
         """Meta data and history of the result: from the same steps, done on a tensor that has a shape but no values."""
         affine = torch.as_tensor(stored.affine)
-        meta = {
-            "filename_or_obj": str(stored.path),
-            "original_affine": affine,
-            "intensity": "HU",
-            "hu_offset": float(offset),
-        }
+        meta = {"filename_or_obj": str(path), "original_affine": affine, "intensity": "HU", "hu_offset": float(offset)}
         volume: Any = self.orient(MetaTensor(torch.empty((1, *stored.shape), device="meta"), affine=affine, meta=meta))
         frames = self.resize(self.cut(volume))
         if self.quantize:
             self.quantize.push_transform(frames)  # type: ignore[no-untyped-call]
         return self.pad(frames)
 
-    def _streamed(self, stored: StoredVolume, offset: float | None) -> tuple[NDArray[Any], float]:
+    def _streamed(self, stored: SlicedVolume, offset: float | None) -> tuple[NDArray[Any], float]:
         """Values of the result, shape (1, L, S, S), and the offset that made HU of them.
 
         The file is read once: frames are made with every offset that is still possible.
@@ -155,7 +151,7 @@ class LoadFrames(Transform):
 class _FramesInFile:
     """Where the frames of a 3D volume lie in its file, and which of them are kept."""
 
-    def __init__(self, stored: StoredVolume, pad: PadFrames) -> None:
+    def __init__(self, stored: SlicedVolume, pad: PadFrames) -> None:
         world, towards = nib.io_orientation(stored.affine).astype(int).T
         axes = [2 - int(np.flatnonzero(world == axis)[0]) for axis in (2, 1, 0)]  # of (Z, Y, X), for T, H, W
         self.axial = axes[0] == 0
@@ -170,7 +166,7 @@ class _FramesInFile:
         last = int(np.flatnonzero(self._positions >= 0)[-1]) + 1
         self._stop = None if last == total else last
 
-    def parts(self, stored: StoredVolume, *, whole: bool) -> Iterable[Slab]:
+    def parts(self, stored: SlicedVolume, *, whole: bool) -> Iterable[Slab]:
         """The stored slices as far as they are needed, at once where each frame lies in all of them.
 
         Args:

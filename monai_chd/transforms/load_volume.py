@@ -1,6 +1,6 @@
-"""Loads a NIfTI file as a volume in HU.
+"""Loads a scan, NIfTI or DICOM, as a volume in HU.
 
-How a file is read is `nifti`'s part, how the HU offset is found `hu_offset`'s.
+How a file is read is the part of `scans`, how the HU offset is found `hu_offset`'s.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from monai.transforms import MapTransform, Transform
 
 from monai_chd.errors import UserError
 from monai_chd.hu_offset import detect_hu_offset
-from monai_chd.nifti import READERS, read_volume
+from monai_chd.nifti import READERS
+from monai_chd.scans.opening import known_offset, read_scan
 
 
 class LoadVolume(Transform):
-    """Read a NIfTI file as a float32 `MetaTensor` in HU, channel first.
+    """Read a scan as a float32 `MetaTensor` in HU, channel first.
 
     3D gives (1, X, Y, Z); 4D cine gives (T, X, Y, Z). Meta data: `affine`, `original_affine`, `filename_or_obj`,
     `intensity` ("HU", or "arbitrary" for a cine whose units are unknown) and `hu_offset` (what was added; NaN when
@@ -44,10 +45,10 @@ class LoadVolume(Transform):
         """Read `path`; `hu_offset` given here goes before the one of the constructor.
 
         Raises:
-            UserFileError, UserError: see `nifti.read_volume` and `hu_offset.detect_hu_offset`.
+            UserFileError, UserError: see `scans.read_scan` and `hu_offset.detect_hu_offset`.
         """
-        values, affine = read_volume(path, self.reader)
-        offset = self.hu_offset if hu_offset is None else hu_offset
+        values, affine = read_scan(path, self.reader)
+        offset = known_offset(path, self.hu_offset if hu_offset is None else hu_offset)
         cine = values.ndim == 4 and values.shape[3] > 1
         if offset is None and not cine:
             offset = detect_hu_offset(values, path)

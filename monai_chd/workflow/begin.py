@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_chd.cohort.identity import patient_key
 from monai_chd.errors import UserError, UserFileError, bare_mistakes
 from monai_chd.files import writable_folder
+from monai_chd.identity import patient_key
 from monai_chd.metrics.calibration import read_calibration, read_target
-from monai_chd.nifti import read_volume, voxel_digest
+from monai_chd.nifti import voxel_digest
+from monai_chd.scans.opening import read_scan
 from monai_chd.wording import some_of
 from monai_chd.workflow.run import config_content
 from monai_chd.workflow.settings import (
@@ -267,4 +268,4 @@ def _seen(case: Mapping[str, Any], scans: Mapping[str, set[str]]) -> bool:
     if any(case.get(key) in scans[key] for key in SCAN_KEYS):
         return True
     look = scans["voxels"] and not case.get("voxels") and case.get("image")
-    return bool(look) and voxel_digest(read_volume(case["image"])) in scans["voxels"]
+    return bool(look) and voxel_digest(read_scan(case["image"])) in scans["voxels"]

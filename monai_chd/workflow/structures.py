@@ -16,8 +16,8 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from monai_chd.cohort.datalist import PARTS, read_datalist
-from monai_chd.cohort.identity import patient_key
 from monai_chd.errors import UserError, UserFileError, bare_mistakes
+from monai_chd.identity import patient_key
 from monai_chd.networks import CroppedStructureNet, StructureEncoder, StructureNet
 from monai_chd.networks.heart_crop import COARSE_SIZE, CROP_SIZE
 from monai_chd.networks.sequences import Standardization

@@ -19,6 +19,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
+from dicom_series import header, hu_volume, write_series
 from openpyxl import Workbook
 from tiny_cohort import voxels, write_cohort, write_rows, write_scan
 
@@ -157,7 +158,7 @@ SCANS = (
     Scan("a git-LFS pointer", "a.nii.gz", _bytes(b"version https://git-lfs.github.com/spec/v1\n"), ("git lfs pull",)),
     Scan("a web page", "b.nii.gz", _bytes(b"<!DOCTYPE html><html>"), ("web page", "download the scan again")),
     Scan("a zip archive", "c.nii.gz", _bytes(b"PK\x03\x04" + bytes(60)), ("a zip archive; unpack it",)),
-    Scan("a DICOM file", "d.nii", _bytes(bytes(128) + b"DICM" + bytes(200)), ("DICOM", "dcm2niix")),
+    Scan("a DICOM file", "d.nii", _bytes(bytes(128) + b"DICM" + bytes(200)), ("DICOM", "name its folder")),
     Scan("not compressed, but named .nii.gz", "e.nii.gz", _bytes(_nifti()), ("not gzip-compressed", "rename it")),
     Scan("compressed, but named .nii", "f.nii", _packed(_nifti()), ("compressed with gzip but named .nii", "rename")),
     Scan("compressed twice", "g.nii.gz", _packed(gzip.compress(_nifti())), ("compressed twice", "decompress it once")),
@@ -246,6 +247,67 @@ def _choice(*more: object) -> Callable[[Kitchen], Sequence[object]]:
 
 def _predict(change: Callable[[Path], object] | None, *more: object) -> Callable[[Kitchen], Sequence[object]]:
     return lambda k: [k.scans(), "--out", k.model(change), *more]
+
+
+def _dicom(more: Sequence[object] = (), **settings: Any) -> Callable[[Kitchen], Sequence[object]]:
+    def words(k: Kitchen) -> Sequence[object]:
+        write_series(k.folder / "dicom", hu_volume((6, 8, 6)), **settings)
+        return [k.folder / "dicom", "--out", k.model(), *more]
+
+    return words
+
+
+def _values(slice_number: int = 4, **values: Any) -> Callable[[Any, int], Any]:
+    """Other values in the header of one slice, or of all (-1)."""
+
+    def change(ds: Any, index: int) -> Any:
+        for name, value in values.items() if slice_number in (index, -1) else ():
+            setattr(ds, name, value)
+        return ds
+
+    return change
+
+
+def _left_out(ds: Any, index: int) -> Any:
+    return None if index == 3 else ds
+
+
+def _same_place(ds: Any, index: int) -> Any:
+    if index == 1:
+        ds.ImagePositionPatient = [-100.0, -80.0, -300.0]
+    return ds
+
+
+def _wider(ds: Any, index: int) -> Any:
+    if index == 2:
+        ds.Rows, ds.Columns = 12, 4
+    return ds
+
+
+def _no_rescale(ds: Any, index: int) -> Any:
+    del ds.RescaleIntercept
+    return ds
+
+
+def _cut_dicom(k: Kitchen) -> Sequence[object]:
+    path = write_series(k.folder / "dicom", hu_volume((6, 8, 6)))[2]
+    path.write_bytes(path.read_bytes()[:-10])
+    return [k.folder / "dicom", "--out", k.model()]
+
+
+def _one_dicom(k: Kitchen) -> Sequence[object]:
+    return [write_series(k.folder / "dicom", hu_volume((6, 8, 6)))[0], "--out", k.model()]
+
+
+def _phases(*more: object) -> Callable[[Kitchen], Sequence[object]]:
+    def words(k: Kitchen) -> Sequence[object]:
+        shared = header()
+        for time in ("90", "430"):
+            change, names = _values(-1, TriggerTime=time), f"{time}_{{}}".format
+            write_series(k.folder / "dicom", hu_volume((6, 8, 6)), shared=shared, change=change, names=names)
+        return [k.folder / "dicom", "--out", k.model(), *more]
+
+    return words
 
 
 def _spoilt_model(content: bytes) -> Callable[[Path], object]:
@@ -588,6 +650,47 @@ KINDS = (
     ),
     Kind("an impossible coverage", "predict", _predict(None, "--coverage", "2"), ("coverage: expected a share",)),
     Kind("nothing to predict", "predict", lambda k: [k.folder, "--out", k.model()], ("no",)),
+    *(
+        Kind(f"DICOM: {wrong}", "predict", _dicom(**settings), says)
+        for wrong, settings, says in (
+            ("a missing slice", {"change": _left_out}, ("a slice is missing: 1.60 mm between slices 3 and 4 of 5",)),
+            ("a tilted gantry", {"shear": (0, 0.1, 0)}, ("tilted by 7.1 degrees", "--tilt resample")),
+            ("two slices at one place", {"change": _same_place}, ("two slices at one place, -300.00 mm along",)),
+            ("slices of several sizes", {"change": _wider}, ("slices of several sizes: 6 x 8, 4 x 12",)),
+            (
+                "slices of several spacings",
+                {"change": _values(PixelSpacing=[1, 1])},
+                ("slices of several pixel spacings",),
+            ),
+            (
+                "slices of several directions",
+                {"change": _values(ImageOrientationPatient=[1, 0, 0, 0, 0, -1])},
+                ("slices of several directions: 1.000 0.000",),
+            ),
+            (
+                "no rescale",
+                {"change": _no_rescale},
+                ("no rescale slope and intercept, so its values are not known in HU",),
+            ),
+            ("no position", {"change": _values(ImagePositionPatient=None)}, ("its place is unknown",)),
+            ("no pixels", {"change": _values(PixelData=b"")}, ("1 of 6 images: no pixels in it", "copy or send")),
+            ("no CT", {"change": _values(-1, Modality="MR")}, ("no CT series in it", "6 no CT image (MR)")),
+            (
+                "localisers only",
+                {"change": _values(-1, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])},
+                ("6 localiser",),
+            ),
+        )
+    ),
+    Kind("DICOM: a file that is cut", "predict", _cut_dicom, ("1 of 6 images: cut", "copy or send the series again")),
+    Kind(
+        "DICOM: a phase that no series has",
+        "predict",
+        _phases("--phase", "75"),
+        ("--phase 75: no series has it", "=90"),
+    ),
+    Kind("DICOM: one file of a series", "predict", _one_dicom, ("one file of a DICOM series; name the folder",)),
+    Kind("DICOM: an HU offset", "predict", _dicom(more=["--hu_offset", "-1024"]), ("DICOM says itself", "leave out")),
     Kind(
         "no such scans",
         "predict",

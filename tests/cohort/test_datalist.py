@@ -16,19 +16,11 @@ from sklearn.utils.class_weight import compute_class_weight
 from tiny_cohort import voxels, write_cohort, write_rows, write_scan
 
 from monai_chd.cli import main
-from monai_chd.cohort.datalist import (
-    Choices,
-    class_weights,
-    dataset_dir,
-    find_inputs,
-    load_cases,
-    prepare,
-    read_datalist,
-)
-from monai_chd.cohort.joining import find_nifti, find_scans
+from monai_chd.cohort.datalist import Choices, class_weights, dataset_dir, load_cases, prepare, read_datalist
 from monai_chd.cohort.overview import report, summary
 from monai_chd.labels import CLASSES, FLAGS
 from monai_chd.nifti import read_volume, voxel_digest
+from monai_chd.scans.finding import find_inputs, find_nifti, find_scans
 
 
 def with_all_flags(*header):

@@ -5,8 +5,9 @@ import unicodedata
 
 import pytest
 
-from monai_chd.cohort.joining import find_nifti, find_scans, find_scans_by, join
+from monai_chd.cohort.joining import find_scans_by, join
 from monai_chd.cohort.tables import Diagnosis
+from monai_chd.scans.finding import find_nifti, find_scans
 
 
 def rows_of(*patients):

@@ -204,7 +204,7 @@ def test_the_code_is_that_of_all_that_makes_frames_and_the_versions_below_it(mon
     read, real = [], chain_key._file_key
     monkeypatch.setattr(chain_key, "_file_key", lambda path: read.append(path.name) or real(path))
     before = code_key.__wrapped__()
-    assert {"load_frames.py", "streaming.py", "resizing.py", "hu_offset.py", "nifti.py"} <= set(read)
+    assert {"load_frames.py", "streaming.py", "resizing.py", "hu_offset.py", "nifti.py", "volume.py"} <= set(read)
     versions = chain_key.software_versions()
     for name in ("monai", "torch", "numpy"):
         monkeypatch.setattr(chain_key, "software_versions", lambda name=name: {**versions, name: "0"})

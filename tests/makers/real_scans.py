@@ -13,6 +13,6 @@ REAL = ("ts_cardiac_ct_b.nii.gz", "ts_abdomen_ct_small.nii.gz", "mr_heart_cine_2
 def real_scan(name):
     """A scan of the repository, else of a folder of more beside it, else skip."""
     for folder in (DATA, SHARED):
-        if (folder / name).is_file():
+        if (folder / name).exists():
             return folder / name
     pytest.skip(f"real scan {name}: {SHARED} is not there")

@@ -13,9 +13,9 @@ from monai.data import MetaTensor
 from tiny_frames import chain
 from tiny_volumes import random_ct
 
-from monai_chd import nifti
+from monai_chd import nifti, streaming
 from monai_chd.errors import UserError
-from monai_chd.transforms import LoadFrames, LoadFramesd, LoadVolume, load_frames, streaming
+from monai_chd.transforms import LoadFrames, LoadFramesd, LoadVolume, load_frames
 
 REAL = sorted((Path(__file__).parents[1] / "data").glob("*ct*.nii.gz"))
 SHAPE = (23, 19, 14)

@@ -10,10 +10,10 @@ import pytest
 from tiny_datalist import quiet, record, write_list
 
 from monai_chd.cohort.datalist import read_datalist
-from monai_chd.cohort.identity import first_spellings, patient_key, same_patient
 from monai_chd.cohort.joining import join
 from monai_chd.cohort.splits import draw_split
 from monai_chd.cohort.tables import Diagnosis
+from monai_chd.identity import first_spellings, patient_key, same_patient
 from monai_chd.labels import CLASSES
 from monai_chd.workflow.begin import check_unseen
 

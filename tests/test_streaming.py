@@ -5,9 +5,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_chd import nifti
-from monai_chd.transforms import streaming
-from monai_chd.transforms.streaming import StoredVolume
+from monai_chd import nifti, streaming
+from monai_chd.streaming import StoredVolume
 
 
 def write(path, values, affine=None):
@@ -54,9 +53,7 @@ def test_where_a_cut_file_ends_is_named(tmp_path, inflater, kept):
     path = write(tmp_path / "a.nii.gz", numbers((40, 40, 60)))
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * kept)])
-    with pytest.raises(
-        ValueError, match=r"a\.nii\.gz: truncated or corrupt NIfTI \(.*at byte \d+ of the inflated file"
-    ):
+    with pytest.raises(ValueError, match=r"a\.nii\.gz: truncated or corrupt NIfTI \(.*at byte \d+ of the voxels"):
         list(StoredVolume(path).slabs())
 
 
@@ -71,7 +68,9 @@ def test_uncompressed_file_that_is_cut_while_it_is_read_names_the_bytes_promised
     path = write(tmp_path / "a.nii", numbers((10, 10, 10)))
     stored = StoredVolume(path)
     path.write_bytes(path.read_bytes()[:-7])
-    with pytest.raises(ValueError, match=r"1993 bytes of voxels, but the header promises 2000 at byte 2345"):
+    with pytest.raises(
+        ValueError, match=r"1993 bytes of voxels, but the header promises 2000 at byte 1993 of the voxels"
+    ):
         stored.read_whole()
 
 

@@ -1,7 +1,7 @@
 """Which ids are one patient: the one rule for joining, splitting, reading a datalist, auditing and refusing a leaked test.
 
 Blanks around an id do not count, nor does how an accent is stored (Unicode NFC). Ids of decimal digits are compared as numbers
-(07 is 7), all others as text (a07 is not a7). Finding an id in the name of a file is `joining`'s part.
+(07 is 7), all others as text (a07 is not a7). Finding an id in the name of a file is `cohort.naming`'s part.
 """
 
 from __future__ import annotations
