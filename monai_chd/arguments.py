@@ -102,6 +102,7 @@ def command_parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_predict(commands)
     _add_segment(commands)
+    _add_label(commands)
     _add_export(commands)
     _add_pack(commands)
     _add_crossval(commands)
@@ -345,6 +346,20 @@ def _add_segment(commands: Any) -> None:
     command.add_argument(
         "--out", required=True, metavar="OUT", help="folder of the training; label maps go to OUT/segmentation"
     )
+
+
+def _add_label(commands: Any) -> None:
+    command = _add(
+        commands,
+        "label",
+        "serve the model in OUT with MONAI Label over a folder of scans",
+        "Needs MONAI Label, in an environment of its own (docs/monai_label.md). There is no password: whoever reaches the port "
+        "can read what you can.",
+    )
+    command.add_argument("source", metavar="SCANS", help="folder of NIfTI files")
+    command.add_argument("--out", required=True, metavar="OUT", help="folder of the training")
+    command.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    command.add_argument("--port", type=int, default=8000, help="port to listen on (default: 8000)")
 
 
 def _add_export(commands: Any) -> None:

@@ -208,6 +208,12 @@ def _segmented(source: Path, folder: Path, private: Path) -> list[tuple[str, Pat
     ]
 
 
+def _label(options: argparse.Namespace) -> None:
+    from monai_chd.hosts.label_server import serve
+
+    serve(options.source, options.out, options.host, options.port)
+
+
 def _export(options: argparse.Namespace) -> None:
     from monai_chd.workflow.export import export
 
@@ -263,6 +269,7 @@ COMMANDS = {
     "evaluate": _evaluate,
     "predict": _predict,
     "segment": _segment,
+    "label": _label,
     "export": _export,
     "pack": _pack,
     "crossval": _crossval,

@@ -40,7 +40,8 @@ ARROWS = {
     "workflow": ("cohort", "data", "ground", "metrics", "networks", "scans"),
     "crossval": ("audit", "cohort", "ground", "metrics", "networks", "report", "transforms", "workflow"),
     "handlers": ("dicom", "ground", "metrics", "networks", "scans", "transforms", "workflow"),
-    "cli": ("archives", "audit", "cohort", "crossval", "dicom", "ground", "phantom", "report", "workflow"),
+    "hosts": ("cohort", "ground", "workflow"),
+    "cli": ("archives", "audit", "cohort", "crossval", "dicom", "ground", "hosts", "phantom", "report", "workflow"),
 }
 """Which room imports from which. A new arrow is a decision: draw it here and say why in docs/decisions when it is not plain."""
 
