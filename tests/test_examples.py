@@ -1,5 +1,6 @@
 """Every example runs, by the command that examples/README.md gives; the exported models' ones are in test_same_pixels.py."""
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from monai_chd.cli import main
 
@@ -71,3 +73,45 @@ def test_the_notebook_runs_from_an_empty_folder(tmp_path):
     assert (tmp_path / "OUT" / "evaluation" / "metrics.json").is_file()
     text = json.dumps(notebook.cells)
     assert "Not a medical device" in text and "accuracy" in text
+
+
+def federated():
+    spec = importlib.util.spec_from_file_location("federated", EXAMPLES / "federated.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_weights_are_averaged_by_cases_and_counters_are_not():
+    one, other = ({"w": torch.tensor([a]), "n": torch.tensor(b)} for a, b in ((1.0, 5), (4.0, 7)))
+    mean = federated().averaged([one, other], [2, 1])
+    assert mean["w"].tolist() == [2.0]
+    assert mean["n"].item() == 5
+
+
+@pytest.mark.slow
+def test_two_sites_learn_together_and_the_average_is_a_model(tmp_path):
+    """Two clients, two rounds: each site's weights differ, what is kept is their average, and it predicts."""
+    sites = []
+    for number in (1, 2):
+        assert main(["phantom", str(tmp_path / f"c{number}"), "--patients", "12", "--size", "32", "--slices", "8", "10",
+                     "--seed", str(number)]) == 0  # fmt: skip
+        words = ["--out", str(tmp_path / f"w{number}"), "--folds", "2", "--test-fraction", "0.25"]
+        assert main(["prepare", str(tmp_path / f"c{number}"), *words]) == 0
+        sites.append(tmp_path / f"w{number}" / "datalist.json")
+    out = tmp_path / "out"
+    small = ["--rounds", "2", "--frame_size", "24", "--sequence_length", "10"]
+    text = run(EXAMPLES / "federated.py", out, *sites, *small)
+    rows = re.findall(r"'round': (\d), 'site': '(\w+)', 'validation_cases': (\d+), 'val_accuracy': ([\d.]+)", text)
+    assert [row[:2] for row in rows] == [(r, f"site_{s}") for r in "12" for s in "12"]
+    last = [torch.load(out / f"site_{n}" / "models" / "last.pt", weights_only=True)["network"] for n in (1, 2)]
+    kept = torch.load(out / "models" / "model.pt", weights_only=True)
+    cases = [json.loads(site.read_text())["training"] for site in sites]
+    shares = [sum(record["fold"] != 0 for record in part) for part in cases]
+    assert any(not torch.equal(last[0][name], last[1][name]) for name in kept)
+    for name, value in kept.items():
+        mean = (last[0][name] * shares[0] + last[1][name] * shares[1]) / sum(shares)
+        torch.testing.assert_close(value, mean)
+    assert main(["predict", str(tmp_path / "c1"), "--out", str(out)]) == 0
+    seen = json.loads((out / "models" / "trained_on.json").read_text())
+    assert len(seen["sha256"]) == sum(map(len, cases))

@@ -12,6 +12,7 @@ from monai_chd.handlers.label_maps import LabelMaps
 from monai_chd.handlers.learning_curves import LearningCurves, probability_loss
 from monai_chd.handlers.mistakes import BareMistakes
 from monai_chd.handlers.predictions import Predictions
+from monai_chd.handlers.stopped_by import StoppedBy
 from monai_chd.handlers.structure_dice import DiceTable, StructureDice
 from monai_chd.handlers.structure_doubts import StructureDoubts
 from monai_chd.handlers.tracking import Tracked
@@ -31,6 +32,7 @@ __all__ = [
     "LearningCurves",
     "Predictions",
     "PrepareBatchWithFlags",
+    "StoppedBy",
     "StructureDice",
     "StructureDoubts",
     "Tracked",
