@@ -92,6 +92,10 @@ _PIXELS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 _OPEN_LENGTH = 0xFFFFFFFF
 
 
+class NoReaderError(UserError):
+    """DICOM files, and no library to read them with."""
+
+
 class Pixels(NamedTuple):
     """How the pixels of an image are stored.
 
@@ -156,12 +160,12 @@ def pydicom() -> Any:
     """The library, where it is installed, without its warnings and logs: they quote values of headers, names among them.
 
     Raises:
-        UserError: it is not installed.
+        NoReaderError: it is not installed.
     """
     try:
         import pydicom
     except ImportError:
-        raise UserError(EXTRA) from None
+        raise NoReaderError(EXTRA) from None
     warnings.filterwarnings("ignore", module=r"pydicom\.")
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     return pydicom

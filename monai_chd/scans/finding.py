@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from monai_chd.dicom.private import NAMES, Pseudonyms, describe_series, private_folder
 from monai_chd.dicom.series import ANYTHING, TILTS, Series, Wanted, find_series
+from monai_chd.dicom.slices import NoReaderError
 from monai_chd.errors import UserError, UserFileError, bare_mistakes
 from monai_chd.folders import contents, dead_link
 from monai_chd.nifti import is_nifti, stem
@@ -118,7 +119,13 @@ def find_inputs(
     if not source.is_dir():
         return [{"image": str(source)}]
     files = find_nifti(source)
-    series = list(find_dicom(source, output_dir, wanted))
+    try:
+        series = list(find_dicom(source, output_dir, wanted))
+    except NoReaderError as error:
+        if not files.scans:
+            raise
+        logger.info("DICOM files left out: %s", error)
+        series = []
     paths = sorted([*(find_scans(files) if not series else files.scans), *files.dead]) + series
     if files.label_maps:
         names = sorted({path.name for path in files.label_maps} - {path.name for path in paths})

@@ -1,5 +1,6 @@
 """MONAI Label serves a trained model over HTTP: a real server in an environment of its own, asked as clients ask it."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from tiny_structures import TRAINING
 
 from monai_chd.cli import main
 from monai_chd.labels import CLASSES, STRUCTURES
+from monai_chd.workflow.zoo_bundle import pack
 
 COMMAND = os.environ.get("MONAI_CHD_LABEL")
 """`monai-chd` of an environment with MONAI Label; scripts/test --hosts makes one and sets it."""
@@ -78,25 +80,32 @@ def server(trained, cohort, datalist, tmp_path_factory):
     scans.mkdir()
     for scan in sorted(cohort.glob("ct_*_image.nii.gz"))[:12]:
         shutil.copy(scan, scans)
+    command = [COMMAND, "label", str(scans), "--out", str(out)]
+    with running(command, folder, {}) as (url, process):
+        yield Server(url, process, out, scans)
+
+
+@contextlib.contextmanager
+def running(command, folder, environment):
+    """A server, from when it answers."""
     port = free_port()
-    log = (folder / "log").open("w")
-    command = [COMMAND, "label", str(scans), "--out", str(out), "--port", str(port)]
-    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-    held = Server(f"http://127.0.0.1:{port}", process, out, scans)
-    try:
-        for _ in range(240):
-            try:
-                if held.ask("/info/")[0] == 200:
+    url = f"http://127.0.0.1:{port}"
+    with (folder / "log").open("w") as log:
+        words = [*command, "--host", "127.0.0.1", "--port", str(port)]
+        process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **environment})
+        try:
+            for _ in range(240):
+                try:
+                    urllib.request.urlopen(f"{url}/info/", timeout=60).close()
                     break
-            except OSError:
-                time.sleep(0.5)
-        else:
-            pytest.fail((folder / "log").read_text()[-3000:])
-        yield held
-    finally:
-        process.terminate()
-        process.wait(30)
-        log.close()
+                except OSError:
+                    time.sleep(0.5)
+            else:
+                pytest.fail((folder / "log").read_text()[-3000:])
+            yield url, process
+        finally:
+            process.terminate()
+            process.wait(30)
 
 
 def scores(answer) -> list[float]:
@@ -225,3 +234,31 @@ def test_labels_are_taken_a_model_is_trained_from_them_and_answers(server, truth
     assert status == 200
     assert sum(scores(answer)) == pytest.approx(1)
     assert (server.out / "models" / "model.pt").read_bytes() == before
+
+
+def test_the_built_bundle_answers_in_the_stock_app(evaluated, truth, server, tmp_path):
+    """MONAI Label's own app for bundles: it lower-cases the names of classes, and knows no calibration; this model has none."""
+    root = pack(evaluated, tmp_path / "dist")
+    samples = next(Path(COMMAND).parents[1].glob("monailabel/sample-apps"))
+    shutil.copytree(samples / "monaibundle", tmp_path / "app")
+    shutil.copytree(root, tmp_path / "app" / "model" / root.name)
+    python = str(Path(COMMAND).with_name("python"))
+    command = [
+        python,
+        "-m",
+        "monailabel.main",
+        "start_server",
+        "--app",
+        str(tmp_path / "app"),
+        "--studies",
+        str(server.scans),
+    ]
+    command += ["--conf", "models", root.name, "--conf", "sam2", "false"]
+    name = sorted(truth)[0]
+    # any value but its default: that would ask a server for the zoo's list
+    with running(command, tmp_path, {"BUNDLE_DOWNLOAD_SRC": "github"}) as (url, process):
+        stock = Server(url, process, tmp_path, server.scans)
+        status, answer = stock.json(f"/infer/{root.name}?image={name.removesuffix('.nii.gz')}", data=b"")
+    assert status == 200
+    assert [one["label"] for one in answer["prediction"]] == [label.lower() for label in CLASSES]
+    assert [one["score"] for one in answer["prediction"]] == pytest.approx(truth[name], abs=1e-5)

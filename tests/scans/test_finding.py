@@ -1,5 +1,7 @@
 """What of a folder is a scan: NIfTI, DICOM or both; what is left out is told, and no scan is an error."""
 
+import sys
+
 import pytest
 from dicom_series import header, hu_volume, write_series
 from tiny_cohort import write_scan
@@ -88,3 +90,14 @@ def test_label_maps_are_no_scans(tmp_path):
     assert find_scans(files) == [tmp_path / "a.nii.gz"]
     assert files.label_maps == [tmp_path / "a_label.nii.gz"]
     assert "hidden: 1" in files.skipped()
+
+
+def test_without_pydicom_nifti_is_read_and_dicom_left_out_aloud(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", "monai_chd")
+    write_series(tmp_path / "dicom")
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(ValueError, match=r'pip install "monai_chd\[dicom\]"'):
+        find_inputs(tmp_path, tmp_path / "out")
+    write_scan(tmp_path / "a.nii.gz")
+    assert find_inputs(tmp_path, tmp_path / "out") == [{"image": str(tmp_path / "a.nii.gz")}]
+    assert caplog.messages[0].startswith("DICOM files left out: DICOM is read with pydicom, which is not installed")
