@@ -129,7 +129,7 @@ def _decoded(file: BinaryIO, frame: int, dtype: np.dtype[Any], shape: tuple[int,
     header = pydicom().dcmread(file, force=True)
     try:
         pixels = np.asarray(header.pixel_array)
-    except (ValueError, RuntimeError, AttributeError, NotImplementedError, TypeError, IndexError) as error:
+    except (ValueError, RuntimeError, AttributeError, TypeError, IndexError) as error:
         said = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise EOFError(f"its pixels cannot be decoded: {said[0]}") from error
     if pixels.ndim == 3:
