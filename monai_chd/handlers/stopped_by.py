@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.handlers import EarlyStopHandler
 
 
@@ -19,5 +19,9 @@ class StoppedBy:
         self.early_stop = early_stop
 
     def attach(self, engine: Engine) -> None:
-        """Name the trainer."""
-        self.early_stop.set_trainer(engine)
+        """Listen to the trainer.
+
+        It is named when it starts and not here: naming it has Ignite look for processes that train together, and remember them
+        when a config that only was looked at has let go of them.
+        """
+        engine.add_event_handler(Events.STARTED, self.early_stop.set_trainer, engine)
