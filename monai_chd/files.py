@@ -9,10 +9,11 @@ import hashlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypedDict
+from typing import TextIO, TypedDict
 
 from monai_chd.errors import UserError, refused_by_machine
 
@@ -96,7 +97,7 @@ def write_text(path: str | Path, text: str) -> Path:
 
 
 @contextmanager
-def locked(folder: str | Path, work: str) -> Iterator[None]:
+def locked(folder: str | Path, work: str, patience: float = 0.0) -> Iterator[None]:
     """Keep a folder for one process while the block runs, by `.lock` in it; a lock ends with its process, however that ends.
 
     On a file system without locks (some network drives) it warns and goes on.
@@ -104,28 +105,40 @@ def locked(folder: str | Path, work: str) -> Iterator[None]:
     Args:
         folder: made if missing.
         work: what is done there, for the message.
+        patience: seconds to wait for another process, where its work is short.
 
     Raises:
         UserError: another process works there, or the folder cannot be written to.
     """
     path = writable_folder(folder) / ".lock"
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            taken = not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat())  # let go meanwhile
-        except BlockingIOError:
-            taken = True
-        except OSError as error:
-            logger.warning(f"{folder}: cannot be locked ({error.strerror}); let only one {work} work there at a time")
-            taken = False
-        if taken:
+    end = time.monotonic() + patience
+    while True:
+        file = path.open("w")
+        if not _is_taken(file, path, work):
+            break
+        file.close()
+        if time.monotonic() >= end:
             raise UserError(
                 f"{folder}: another {work} is at work there; wait for its end, or choose another output folder"
             )
+        time.sleep(0.05)
+    with file:
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+def _is_taken(file: TextIO, path: Path, work: str) -> bool:
+    """Whether another process holds the lock; if not, this one does from now on."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat())  # let go meanwhile
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        logger.warning(f"{path.parent}: cannot be locked ({error.strerror}); let only one {work} work there at a time")
+        return False
 
 
 def write_csv(path: str | Path, header: Iterable[object], rows: Iterable[Iterable[object]]) -> Path:

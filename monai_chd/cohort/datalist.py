@@ -34,7 +34,7 @@ from monai_chd.files import TEXT, replacing, writable_folder
 from monai_chd.folders import dead_link
 from monai_chd.identity import first_spellings, patient_key
 from monai_chd.labels import CLASSES
-from monai_chd.scans.finding import find_dicom, find_nifti, find_scans, relative_name
+from monai_chd.scans.finding import count_dicom, find_dicom, find_nifti, find_scans, relative_name
 from monai_chd.schemas import CONFIG_MARKS, Fault, read_json, schema_faults, schema_of
 from monai_chd.wording import join_faults, some_of, synthetic_note
 
@@ -114,6 +114,8 @@ def prepare(
     layout = load_layout(choices.layout) if choices.layout else None
     files = find_nifti(folder)
     series = {} if files.scans else find_dicom(folder, out, Wanted(choices.phase, choices.tilt))
+    if files.scans and (others := count_dicom(folder)):
+        logger.info("left out: %d DICOM files beside NIfTI scans; prepare them from a folder of their own", others)
     owners = find_scans_by(layout.id_pattern, files) if layout and layout.id_pattern and not series else {}
     scans = list(owners) or list(series) or find_scans(files)
     if files.hidden:

@@ -6,8 +6,10 @@ They lie in a folder of their own beside the output, for its owner's eyes only; 
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import hmac
+import io
 import json
 import os
 import secrets
@@ -18,7 +20,7 @@ from typing import Any
 from monai_chd.dicom.series import Series, described
 from monai_chd.dicom.volume import SeriesVolume
 from monai_chd.errors import UserError, UserFileError
-from monai_chd.files import TEXT, locked, replacing
+from monai_chd.files import TEXT, locked, replacing, sha256_of
 from monai_chd.identity import patient_key
 
 KEY = "key"
@@ -28,6 +30,9 @@ SUFFIX = ".series.json"
 """End of the names of files that describe a series: its files, their places, and its geometry."""
 
 FORMAT = "monai_chd DICOM series 1"
+PATIENCE = 60.0
+"""Seconds that a job waits for another that writes here: each writes for moments only."""
+
 COLUMNS = ("name", "patient", "study", "series", "phase", "folder", "slices", "reason", "notes", "files_at_fault")
 
 _README_TEXT = """What identifies patients, for monai_chd. Keep this folder; do not share it with outputs.
@@ -82,7 +87,7 @@ class Pseudonyms:
 def _key_of(folder: Path) -> bytes:
     path = folder / KEY
     _make_private(folder)
-    with locked(folder, "making a key"):
+    with locked(folder, "making a key", PATIENCE):
         if not path.exists():
             with replacing(path) as temporary:
                 _write_private(temporary, secrets.token_hex(32) + "\n")
@@ -122,7 +127,7 @@ def describe_series(found: Sequence[Series], names: Pseudonyms) -> dict[Path, Se
         UserError: the folder cannot be written to.
     """
     written: dict[Path, Series] = {}
-    rows: dict[str, Sequence[object]] = {row[0]: row for row in _known_rows(names.folder)}
+    rows: dict[str, Sequence[object]] = {}
     for series in found:
         first = series.slices[0]
         patient = names.patient(first.patient, first.study, str(series.folder))
@@ -144,11 +149,18 @@ def describe_series(found: Sequence[Series], names: Pseudonyms) -> dict[Path, Se
         faulty = "; ".join(f"{file}: {fault}" for file, fault in series.faulty.items())
         row = (first.patient, first.study, first.series, series.phase, series.folder, len(series.slices))
         rows[own] = (own, *row, series.refused, "; ".join(series.notes), faulty)
-    with replacing(names.folder / NAMES) as temporary:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", newline="", **TEXT) as file:
-            csv.writer(file).writerows([COLUMNS, *(rows[name] for name in sorted(rows))])
+    _add_names(names.folder, rows)
     return written
+
+
+def _add_names(folder: Path, added: Mapping[str, Sequence[object]]) -> None:
+    """Put rows into the list of who is who, beside or in place of those of earlier runs; several jobs may."""
+    with locked(folder, "writing who is who", PATIENCE):
+        rows: dict[str, Sequence[object]] = {row[0]: row for row in _known_rows(folder)} | dict(added)
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([COLUMNS, *(rows[name] for name in sorted(rows))])
+        with replacing(folder / NAMES) as temporary:
+            _write_private(temporary, text.getvalue())
 
 
 def _known_rows(folder: Path) -> list[list[str]]:
@@ -199,6 +211,7 @@ def series_digest(path: Path) -> str:
         UserFileError, UserError: see `open_series_file`.
     """
     digest = hashlib.sha256()
+    of_file = functools.cache(sha256_of)  # a file may hold many of the slices
     for one in open_series_file(path).slices:
-        digest.update(hashlib.sha256(Path(one["file"]).read_bytes()).digest() + str(one["frame"]).encode())
+        digest.update(f"{of_file(one['file'])} {one['frame']}\n".encode())
     return digest.hexdigest()

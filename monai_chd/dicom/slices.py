@@ -56,7 +56,6 @@ _TAGS = (
     "AcquisitionTime",
     "Modality",
     "PatientID",
-    "SliceThickness",
     "TriggerTime",
     "NominalPercentageOfCardiacPhase",
     "StudyInstanceUID",
@@ -126,7 +125,6 @@ class Slice(NamedTuple):
         position: of the centre of the first pixel, in mm, in DICOM's own space: towards left, posterior, head.
         axes: directions in which columns and rows count, (6,).
         spacing: mm between rows, and between columns.
-        thickness: in mm, 0 where the file does not say.
         phases: what may tell the phases of a heart apart, by name.
         pixels: see `Pixels`; None where `fault` says why.
         scanner: model of the scanner.
@@ -148,7 +146,6 @@ class Slice(NamedTuple):
     position: tuple[float, ...] = ()
     axes: tuple[float, ...] = ()
     spacing: tuple[float, ...] = ()
-    thickness: float = 0.0
     phases: Mapping[str, str] = MappingProxyType({})
     pixels: Pixels | None = None
     scanner: str = ""
@@ -220,7 +217,7 @@ def _slices(path: Path, header: Any, file: BinaryIO) -> list[Slice]:
     modality = str(header.get("Modality") or "")
     known = Slice(
         path,
-        patient=_patient(header),
+        patient=str(header.get("PatientID") or "").strip(),
         study=str(header.get("StudyInstanceUID") or ""),
         series=str(header.get("SeriesInstanceUID") or ""),
         instance=str(header.get("SOPInstanceUID") or ""),
@@ -245,11 +242,6 @@ def _slices(path: Path, header: Any, file: BinaryIO) -> list[Slice]:
         images.append(image._replace(fault=image.fault or _place_fault(image)))
     pixels, fault = _pixels(header, meta, file, len(frames))
     return [_with_pixels(image, pixels, fault, header, frames[image.frame]) for image in images]
-
-
-def _patient(header: Any) -> str:
-    """Patient ID, with its issuer where there is one, since two hospitals give the same number to two patients."""
-    return str(header.get("PatientID") or "").strip()
 
 
 def _class_name(uid: str) -> str:
@@ -307,7 +299,6 @@ def _place(header: Any, groups: Sequence[Any]) -> dict[str, Any]:
         "position": _numbers(_element(groups, "ImagePositionPatient", "PlanePositionSequence")),
         "axes": _numbers(_element(groups, "ImageOrientationPatient", "PlaneOrientationSequence")),
         "spacing": _numbers(_element(groups, "PixelSpacing", "PixelMeasuresSequence")),
-        "thickness": float(_element(groups, "SliceThickness", "PixelMeasuresSequence") or 0),
         "phases": {name: _plain(value) for name, value in phases.items() if value not in (None, "")},
     }
 

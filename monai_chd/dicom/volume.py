@@ -5,8 +5,9 @@ Which files they are, and that they make a volume, is the part of `series`.
 
 from __future__ import annotations
 
+import functools
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -70,8 +71,12 @@ class SeriesVolume(SlicedVolume):
         """The error for files that are cut or cannot be decoded."""
         return UserError(f"{self.path}: cut or damaged DICOM series ({reason}); copy or send the series again")
 
-    def slice_bytes(self, index: int) -> bytes | memoryview:
+    def slice_bytes(self, index: int, decode: Callable[[str], NDArray[Any]]) -> bytes | memoryview:
         """One slice as the stream has it.
+
+        Args:
+            index: number of the slice.
+            decode: a compressed file to its images, (frames, rows, columns).
 
         Raises:
             EOFError: its file is cut, or cannot be decoded.
@@ -81,12 +86,15 @@ class SeriesVolume(SlicedVolume):
         dtype = np.dtype(one["dtype"])
         size = columns * rows * dtype.itemsize
         try:
-            with Path(one["file"]).open("rb") as file:
-                if one["offset"] >= 0:
+            if one["offset"] >= 0:
+                with Path(one["file"]).open("rb") as file:
                     file.seek(one["offset"])
                     data = file.read(size)
-                else:
-                    data = _decoded(file, one["frame"], dtype, (rows, columns))
+            else:
+                pixels = decode(one["file"])[one["frame"]]
+                if pixels.shape != (rows, columns):
+                    raise EOFError(f"its pixels decode to {pixels.shape}, where the header has {(rows, columns)}")
+                data = pixels.astype(dtype).tobytes()
         except OSError as error:  # its text has the file's name, which may be a patient's
             raise EOFError(f"slice {index + 1}: {error.strerror or type(error).__name__}") from None
         if len(data) != size:
@@ -124,19 +132,15 @@ def _of_bits(values: NDArray[Any], bits: int) -> NDArray[Any]:
     return (native << spare) >> spare
 
 
-def _decoded(file: BinaryIO, frame: int, dtype: np.dtype[Any], shape: tuple[int, int]) -> bytes:
-    """Pixels of one image of a compressed file."""
-    header = pydicom().dcmread(file, force=True)
+def _decoded(path: str) -> NDArray[Any]:
+    """All images of a compressed file, (frames, rows, columns)."""
+    header = pydicom().dcmread(path, force=True)
     try:
         pixels = np.asarray(header.pixel_array)
     except (ValueError, RuntimeError, AttributeError, TypeError, IndexError) as error:
         said = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise EOFError(f"its pixels cannot be decoded: {said[0]}") from error
-    if pixels.ndim == 3:
-        pixels = pixels[frame]
-    if pixels.shape != shape:
-        raise EOFError(f"its pixels decode to {pixels.shape}, where the header has {shape}")
-    return pixels.astype(dtype).tobytes()
+    return pixels if pixels.ndim == 3 else pixels[None]
 
 
 def _shifted(values: NDArray[np.float32], by: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -153,6 +157,7 @@ class _SliceStream(io.RawIOBase):
         super().__init__()
         self._volume, self._next = volume, 0
         self._rest = memoryview(b"")
+        self._decode = functools.lru_cache(maxsize=1)(_decoded)  # a file of many frames is decoded once for all of them
 
     def readable(self) -> bool:
         return True
@@ -161,7 +166,7 @@ class _SliceStream(io.RawIOBase):
         if not self._rest:
             if self._next == len(self._volume.slices):
                 return 0
-            self._rest = memoryview(self._volume.slice_bytes(self._next)).cast("B")
+            self._rest = memoryview(self._volume.slice_bytes(self._next, self._decode)).cast("B")
             self._next += 1
         view = memoryview(buffer).cast("B")
         count = min(len(view), len(self._rest))

@@ -54,7 +54,7 @@ class LabelMaps:
         self.dataset_dir = Path(dataset_dir)
         self.load = load_frames.step
         self.dicom_out = None if dicom_out is None else Path(dicom_out)
-        self.checkpoint = checkpoint
+        self.checkpoint, self.weights = checkpoint, ""
         self.rows: list[list[object]] = []
         self.unread: list[str] = []
 
@@ -68,6 +68,7 @@ class LabelMaps:
         writable_folder(self.folder)
         if self.dicom_out is not None:
             answers_can_be_written()
+            self.weights = sha256_of(self.checkpoint) if self.checkpoint else "unknown"
         self.rows.clear()
         self.unread.clear()
 
@@ -98,9 +99,10 @@ class LabelMaps:
         """Write a DICOM segmentation where one is wanted of a series; why it could not be."""
         if self.dicom_out is None or not is_series_file(path):
             return ""
-        weights = sha256_of(self.checkpoint) if self.checkpoint else "unknown"
         try:
-            segmentation(path, labels, self.dicom_out / place.with_name(f"{scan_stem(path)}.seg.dcm"), weights=weights)
+            segmentation(
+                path, labels, self.dicom_out / place.with_name(f"{scan_stem(path)}.seg.dcm"), weights=self.weights
+            )
         except UserError as error:
             self.unread.append(str(error))
             return str(error)

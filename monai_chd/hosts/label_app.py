@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 from monai_chd import __version__
 from monai_chd.cohort.datalist import Choices, prepare
 from monai_chd.errors import UserError, user_error
-from monai_chd.files import write_csv
+from monai_chd.files import write_csv, write_text
 from monai_chd.labels import CLASSES, STRUCTURES
 from monai_chd.workflow.predictor import Predictor
 from monai_chd.workflow.run import run_bundle
@@ -67,6 +68,7 @@ class Classify(InferTask):  # type: ignore[misc]
         super().__init__(type=InferType.CLASSIFICATION, labels=labels, dimension=3, description=description)
         self.out = out
         self._held: tuple[int, Predictor] | None = None
+        self._lock = threading.Lock()
 
     def is_valid(self) -> bool:
         """Whether there are weights."""
@@ -86,7 +88,8 @@ class Classify(InferTask):  # type: ignore[misc]
     def __call__(self, request: Mapping[str, Any]) -> tuple[None, dict[str, Any]]:
         """Answer a request for one image."""
         start = time.monotonic()
-        answer = self._predictor()(request["image"])
+        with self._lock:  # requests come from several threads, and one predictor is closed when another is begun
+            answer = self._predictor()(request["image"])
         scores = [
             {"idx": index, "label": name, "score": answer.probabilities[name]} for index, name in enumerate(CLASSES)
         ]
@@ -161,7 +164,8 @@ class Train(TrainTask):  # type: ignore[misc]
         studies = Path(os.path.commonpath([str(Path(image).parent) for image, _ in rows]))
         table = write_csv(folder / "labels.csv", ("image", "class"), rows)
         choices = Choices(table=table, folds=int(request.get("folds", 5)), test_fraction=0.0, skip_bad=True)
-        prepare(studies, folder, choices)
+        datalist = prepare(studies, folder, choices)
+        used = len(datalist["training"])
         checkpoint = self.out / "models" / MODEL
         settings = model_settings(checkpoint)
         if settings.get("encoder") in ENCODERS_OF_STRUCTURES:
@@ -169,8 +173,9 @@ class Train(TrainTask):  # type: ignore[misc]
         places = {"datalist": str(folder / "datalist.json"), "output_dir": str(folder)}
         run_bundle(["train"], **places, **settings, max_epochs=int(request.get("max_epochs", 20)))
         newest = self.out / TRAINING / "newest.json"
-        newest.write_text(json.dumps({"folder": folder.name}) + "\n", encoding="utf-8")
-        return {"model": TRAINED, "folder": str(folder), "images": len(rows), "notice": NOTICE}
+        write_text(newest, json.dumps({"folder": folder.name}) + "\n")
+        left_out = {"images": len(rows) - used, "why": str(folder / "excluded.csv")}
+        return {"model": TRAINED, "folder": str(folder), "images": used, "left_out": left_out, "notice": NOTICE}
 
 
 def _class_of(path: Path) -> str:

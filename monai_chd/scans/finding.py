@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from monai_chd.dicom.private import NAMES, Pseudonyms, describe_series, private_folder
 from monai_chd.dicom.series import ANYTHING, TILTS, Series, Wanted, find_series
-from monai_chd.dicom.slices import NoReaderError
+from monai_chd.dicom.slices import NoReaderError, is_dicom
 from monai_chd.errors import UserError, UserFileError, bare_mistakes
 from monai_chd.folders import contents, dead_link
 from monai_chd.nifti import is_nifti, stem
@@ -133,6 +133,11 @@ def find_inputs(
     if files.hidden:
         logger.info("%s", files.skipped())
     return [{"image": str(path)} for path in paths]
+
+
+def count_dicom(folder: Path) -> int:
+    """How many files below a folder are DICOM."""
+    return sum(not is_nifti(path) and is_dicom(path) for path in contents(folder).files)
 
 
 def find_dicom(source: Path, output_dir: str | Path | None, wanted: Wanted = ANYTHING) -> dict[Path, Series]:

@@ -1,7 +1,7 @@
 """Patients of a table under the made names of their DICOM series, however table and files name them."""
 
 from dicom_series import header, hu_volume, write_series
-from tiny_cohort import write_rows
+from tiny_cohort import write_cohort, write_rows
 
 from monai_chd.cohort.datalist import Choices, prepare
 from monai_chd.cohort.diagnoses import Diagnoses
@@ -66,3 +66,12 @@ def test_a_cohort_of_dicom_is_prepared_with_what_its_headers_know(tmp_path):
         "slices": 4, "spacing_mm": [1.5, 0.7, 0.8], "scanner": "Model 7", "contrast": None,
     }  # fmt: skip
     assert prepare(tmp_path / "scans", tmp_path / "work", choices) == datalist
+
+
+def test_dicom_beside_nifti_is_left_out_aloud(tmp_path, caplog):
+    caplog.set_level("INFO", "monai_chd")
+    write_cohort(tmp_path / "scans", 9)
+    write_series(tmp_path / "scans" / "dicom", hu_volume((4, 8, 6)))
+    datalist = prepare(tmp_path / "scans", tmp_path / "work", Choices(folds=2, test_fraction=0.0))
+    assert len(datalist["training"]) == 9
+    assert "left out: 4 DICOM files beside NIfTI scans; prepare them from a folder of their own" in caplog.messages

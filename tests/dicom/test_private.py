@@ -3,6 +3,7 @@
 import csv
 import json
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -119,3 +120,16 @@ def test_something_else_is_no_series_file(described, content):
     described.unlink()
     with pytest.raises(FileNotFoundError, match="run the command on the folder of DICOM files again"):
         read_description(described)
+
+
+def test_jobs_that_write_at_once_wait_for_each_other_and_lose_nobody(tmp_path):
+    for number in range(4):
+        write_series(tmp_path / f"s{number}", hu_volume((3, 8, 6)), shared=header(f"p{number}"))
+
+    def job(number):
+        describe_series(find_series(tmp_path / f"s{number}").series, Pseudonyms(tmp_path / "private"))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(job, range(4)))
+    with (tmp_path / "private" / NAMES).open(newline="") as file:
+        assert {row["patient"] for row in csv.DictReader(file)} == {"p0", "p1", "p2", "p3"}

@@ -44,7 +44,7 @@ def with_values(**values):
 
 def test_an_image_is_described_as_its_header_has_it(tmp_path):
     image = one(tmp_path, with_values(ContrastBolusAgent="Iodine", TriggerTime="430.0"))
-    assert (image.rows, image.columns, image.spacing, image.thickness) == (8, 6, (0.7, 1.5), 0.8)
+    assert (image.rows, image.columns, image.spacing) == (8, 6, (0.7, 1.5))
     assert image.position == (-100, -80, -300)
     assert image.axes == (1, 0, 0, 0, 1, 0)
     assert (image.modality, image.scanner, image.contrast) == ("CT", "Model 7", True)

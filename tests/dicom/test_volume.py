@@ -23,6 +23,8 @@ from pydicom.uid import (
 from real_scans import real_scan
 
 from monai_chd import streaming
+from monai_chd.dicom import private, volume
+from monai_chd.dicom.private import Pseudonyms, describe_series, open_series_file, series_digest
 from monai_chd.dicom.series import ANYTHING, Wanted, described, find_series, only_series
 from monai_chd.dicom.volume import SeriesVolume
 
@@ -219,3 +221,17 @@ def test_a_volume_is_the_same_wherever_its_files_lie(tmp_path):
     write_series(tmp_path / "a")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     np.testing.assert_array_equal(hu_of(volume_of(tmp_path / "a")), hu_of(volume_of(tmp_path / "b")))
+
+
+def test_a_compressed_file_of_many_frames_is_decoded_and_digested_once(tmp_path, monkeypatch):
+    """Of 300 frames, once a frame would be hours."""
+    values = hu_volume((6, 64, 72))
+    write_enhanced(tmp_path / "in" / "a", values, order=[2, 0, 5, 1, 4, 3], syntax=RLELossless)
+    (path,) = describe_series(find_series(tmp_path / "in").series, Pseudonyms(tmp_path / "private"))
+    decoded, digested = [], []
+    monkeypatch.setattr(volume, "_decoded", lambda path, f=volume._decoded: decoded.append(path) or f(path))
+    monkeypatch.setattr(private, "sha256_of", lambda path, f=private.sha256_of: digested.append(path) or f(path))
+    np.testing.assert_array_equal(hu_of(open_series_file(path)), values)
+    assert len(decoded) == 1
+    series_digest(path)
+    assert len(digested) == 1

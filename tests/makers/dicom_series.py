@@ -186,7 +186,12 @@ def write_as_dicom(scan: Path, folder: Path, patient: str, **settings: object) -
 
 
 def write_enhanced(
-    path: Path, values: np.ndarray | None = None, *, order: Sequence[int] | None = None, shared: Dataset | None = None
+    path: Path,
+    values: np.ndarray | None = None,
+    *,
+    order: Sequence[int] | None = None,
+    shared: Dataset | None = None,
+    syntax: UID = ExplicitVRLittleEndian,
 ) -> Path:
     """Write an Enhanced CT of one file with all slices, in any order within it."""
     values = hu_volume() if values is None else values
@@ -217,7 +222,7 @@ def write_enhanced(
     ds.PixelData = (values[order].astype(np.int32) + 1024).clip(0, 4095).astype("<u2").tobytes()
     ds["PixelData"].VR = "OW"
     path.parent.mkdir(parents=True, exist_ok=True)
-    return save(ds, path)
+    return save(ds, path, syntax)
 
 
 def affine_of(
