@@ -316,7 +316,7 @@ def _add_predict(commands: Any) -> None:
         "predict",
         "predict scans with the model in OUT (inference.json)",
         f"No labels needed. The settings of the training are taken from OUT. Patients of DICOM files have made names in all "
-        f"outputs; who is who stands in OUT.private. {KEYS}",
+        f"outputs; who is who stands in OUT.private. {KEYS} Of DICOM also phase and tilt.",
     )
     command.add_argument("source", metavar="SCANS", help="NIfTI file, or folder of NIfTI or DICOM files")
     _add_dicom_out(command, "a structured report")
@@ -339,7 +339,7 @@ def _add_segment(commands: Any) -> None:
         "segment",
         "write label maps of the heart's structures for scans (segment.json)",
         "In each scan's own space, with ImageCHD's numbers (1 LV, 2 RV, 3 LA, 4 RA, 5 myocardium, 6 aorta, 7 pulmonary "
-        "artery), by the structure network in OUT/structures. Keys: structures, hu_offset, reader, gpu, amp.",
+        "artery), by the structure network in OUT/structures. Keys: structures, hu_offset, phase, tilt, reader, gpu, amp.",
     )
     command.add_argument("source", metavar="SCANS", help="NIfTI file, or folder of NIfTI or DICOM files")
     _add_dicom_out(command, "a segmentation")
@@ -358,8 +358,8 @@ def _add_label(commands: Any) -> None:
     )
     command.add_argument("source", metavar="SCANS", help="folder of NIfTI files")
     command.add_argument("--out", required=True, metavar="OUT", help="folder of the training")
-    command.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    command.add_argument("--port", type=int, default=8000, help="port to listen on (default: 8000)")
+    command.add_argument("--host", default="127.0.0.1", help="address to listen on; the default is this machine only")
+    command.add_argument("--port", type=int, default=8000, help="port to listen on")
 
 
 def _add_export(commands: Any) -> None:
