@@ -224,8 +224,8 @@ def segmentation(path: Path, labels: NDArray[np.uint8], out: Path, *, weights: s
     headers = source_headers(path)
     if len(headers) > 1 and any(int(one.get("NumberOfFrames") or 1) > 1 for one in headers):
         raise UserError(
-            f"{path.parent.name}/{path.name}: several files of many frames each, to which no one segmentation can refer; take the "
-            f"NIfTI label map"
+            f"{path.parent.name}/{path.name}: several files of many frames each, which one segmentation cannot refer to; "
+            f"take the NIfTI label map"
         )
     family = codes.DCM.ArtificialIntelligence
     algorithm = highdicom.AlgorithmIdentificationSequence(
